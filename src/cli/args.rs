@@ -76,7 +76,7 @@ Exit codes: 0 it is ready, or says the state; 1 not in time; 3 the tenure that w
 
 Not ready are: starting, draining, degraded, stopped, startup_failed, as it says itself; and a \
 gateway that is unresponsive, stopped by a signal, frozen, or between two commands. A gateway \
-that says nothing is ready as soon as it runs: have it say `starting` first, or wait with --state \
+that says nothing is ready as soon as it runs: let it say `starting` first, or wait with --state \
 running.";
 
 /// What a probe wants to know of `doctor`.
@@ -104,7 +104,7 @@ pub(crate) struct Global {
     /// Print one JSON document (JSON Lines for streams)
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
-    /// Say what is being waited for, not only on a terminal
+    /// Say what is being waited for, also where there is no terminal
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) progress: bool,
     /// Trust the locks of a filesystem type that is refused otherwise, at your own risk
@@ -117,9 +117,9 @@ pub(crate) enum Verb {
     /// Claim the office, then run a command that does not outlive it
     #[command(after_long_help = EXIT_CODES)]
     Run(Run),
-    /// Say whether the office's holder is running, and why we believe it
+    /// Show whether the office's holder is running, and how we know
     Status(Status),
-    /// Wait until the office's holder is ready, or says a state; for somebody to claim it, too
+    /// Wait until somebody holds the office and is ready, or says a state
     #[command(after_help = WAITED)]
     Wait(Wait),
     /// Publish the gateway's own status. Only the office's holder may; inside a `run` that is the
@@ -151,18 +151,18 @@ pub(crate) enum Verb {
     /// Hold a token, an account or a port for a process, so that no other has it on this machine
     #[command(subcommand)]
     Lock(Lock),
-    /// Say who holds which lock, whether it is alive, who waits and who was refused
+    /// Show who holds which lock, whether it is alive, who waits and who was refused
     #[command(after_help = ONE_LOCK)]
     Locks(Locks),
     /// Remove the lock of a dead holder; of a live or unknown one only with --force
     Unlock(Unlock),
-    /// Tell who held the office, and how each of them ended
+    /// Show who held the office, and how each holder ended
     History(History),
-    /// Tell what happened in the store: in all of it, unless --profile is given
+    /// Show what happened in the store: in all of it, unless --profile is given
     Events(Events),
     /// Print a unit, a property list, a run script or the end of a Dockerfile for a command
     Unit(Box<Unit>),
-    /// Find out who stops a gateway, and whether it gets the time that it needs
+    /// Find out who stops a gateway, and whether it gets enough time to stop
     #[command(subcommand)]
     Forensics(Forensics),
     /// Check for anything that blocks a start or lets two gateways run
@@ -170,8 +170,8 @@ pub(crate) enum Verb {
     Doctor(Doctor),
     /// Take over what an older program left in its files
     Import(Import),
-    /// Write the files that an older program's scripts read, once. The gateway.lock among them is
-    /// not locked: what keeps an older program out is `run --legacy-home`
+    /// Write the files that an older program's scripts read, once. The gateway.lock is not locked:
+    /// to keep an older program out, use `run --legacy-home`
     Export(Export),
     /// Copy the store to a new file, also while gateways run
     Backup(Backup),
@@ -186,7 +186,7 @@ pub(crate) enum Verb {
     },
     /// Print the manual page
     Man,
-    /// Explain the words that this program uses in a sense of its own
+    /// Explain the words that have a special meaning here
     Help {
         /// What to explain
         topic: Topic,

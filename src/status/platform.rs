@@ -89,7 +89,7 @@ impl PlatformUpdate {
         self
     }
 
-    /// Since when it tries to connect again: Unix milliseconds, wall time, up to the year 9999.
+    /// When it began to reconnect: Unix milliseconds, wall time, up to the year 9999.
     pub fn retrying_since_ms(mut self, since_ms: impl Into<Field<i64>>) -> Self {
         self.retrying_since_ms = since_ms.into();
         self

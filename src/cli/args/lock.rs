@@ -14,7 +14,7 @@ pub(crate) enum Lock {
     Acquire(LockAcquire),
     /// Renew the lease of a lock
     Renew(LockRef),
-    /// Say whether a process still holds a lock
+    /// Check whether a process still holds a lock
     Verify(LockRef),
     /// Release a lock, or all locks of a process
     Release(LockRelease),

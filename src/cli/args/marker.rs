@@ -15,7 +15,7 @@ pub(crate) enum Marker {
     Peek(MarkerRead),
     /// Show the marker that is open for a process, and close it; one consumer gets it
     Consume(MarkerRead),
-    /// Close the markers of this name, read or not, whatever has become of the process
+    /// Close the markers of this name, read or not, also if the process has ended
     Clear(MarkerClear),
 }
 

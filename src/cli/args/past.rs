@@ -13,7 +13,7 @@ pub(crate) struct History {
     /// `2026-11-22 03:00` (UTC), RFC 3339 or Unix seconds
     #[arg(long, value_name = "T", value_parser = values::parse_moment)]
     pub(crate) since: Option<i64>,
-    /// Only those that had it by then
+    /// Only those that held it then, or earlier
     #[arg(long, value_name = "T", value_parser = values::parse_moment)]
     pub(crate) until: Option<i64>,
     /// Only the newest N

@@ -40,7 +40,7 @@ pub(crate) struct Run {
     /// Also replace a holder that took over from this supervisor (for use by hand)
     #[arg(long, requires = "replace")]
     pub(crate) force: bool,
-    /// End what the old holder had started and left behind, too
+    /// Also end what the old holder started and left behind
     #[arg(long, requires = "replace")]
     pub(crate) reap: bool,
     /// Replace a holder that uses another home, and bind the profile to this one
@@ -69,7 +69,7 @@ pub(crate) struct Run {
     /// itself again (SIGUSR2), a start script that leaves a daemon
     #[arg(long)]
     pub(crate) follow: bool,
-    /// Leave alive what CMD leaves behind; with =NAME only that program, also beside --follow
+    /// Do not end what CMD leaves behind; with =NAME only that program, also with --follow
     #[arg(
         long,
         value_name = "NAME",
@@ -86,7 +86,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,
     /// Words in the process list by which newer versions of the older gateway recognise this run;
-    /// added by itself
+    /// added automatically
     #[arg(long, value_name = "WORD", num_args = 1..=3, requires = "legacy_home")]
     pub(crate) known_as: Vec<OsString>,
     /// Exit with this code when the start is refused [default: 75]
@@ -101,7 +101,7 @@ pub(crate) struct Run {
     /// started this process]
     #[arg(long, value_name = "SUPERVISOR", value_parser = values::parse_supervisor)]
     pub(crate) supervisor: Option<Supervisor>,
-    /// Say nothing while CMD runs; why it was not started is said
+    /// Print nothing while CMD runs; a refused start is still explained
     #[arg(long)]
     pub(crate) quiet: bool,
     /// Write the pid of this process to FILE for as long as CMD runs; signals to it reach CMD
@@ -118,12 +118,11 @@ pub(crate) struct Run {
         value_parser = values::parse_lines
     )]
     pub(crate) keep_stderr: Option<usize>,
-    /// Have a shell run LINE each time that CMD has ended: it is told how by JSON on standard input
-    /// and by INCUMBENT_END_*, and is not waited for
+    /// Run LINE in a shell each time CMD has ended. It gets the details as JSON on standard input
+    /// and in INCUMBENT_END_*; nothing waits for it
     #[arg(long, value_name = "LINE")]
     pub(crate) on_end: Option<OsString>,
-    /// Start CMD again when it is unresponsive: a heartbeat that it promised is overdue [=DUR: by
-    /// so long]
+    /// Restart CMD when it is unresponsive: a promised heartbeat is overdue [=DUR: by this much]
     #[arg(
         long,
         value_name = "DUR",
@@ -133,7 +132,7 @@ pub(crate) struct Run {
         value_parser = values::parse_duration
     )]
     pub(crate) restart_unresponsive: Option<Duration>,
-    /// The command and its arguments; options behind it are its own
+    /// The command and its arguments; options after it are its own
     #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
@@ -147,13 +146,13 @@ pub(crate) struct Stop {
     /// Kill it after that
     #[arg(long)]
     pub(crate) force: bool,
-    /// The profile is set to stay stopped (see `desired`)
+    /// Also set the profile to stay stopped (see `desired`)
     #[arg(long)]
     pub(crate) desired: bool,
     /// Every office of the store, or those of --profile and --kind, at the same time
     #[arg(long)]
     pub(crate) all: bool,
-    /// End what it had started and left behind, too
+    /// Also end what it started and left behind
     #[arg(long)]
     pub(crate) reap: bool,
     /// Why; shown with the request

@@ -17,8 +17,7 @@ pub(crate) struct Status {
     /// office, unless --profile or --kind names some; exits with 0 whether or not they run
     #[arg(long)]
     pub(crate) metrics: bool,
-    /// Exit with 1 where it runs and is not ready: starting, draining, degraded, unresponsive,
-    /// frozen
+    /// Exit with 1 if it runs but is not ready: starting, draining, degraded, unresponsive, frozen
     #[arg(long, conflicts_with_all = ["all", "metrics"])]
     pub(crate) ready: bool,
     /// The office that this process holds, itself or as the command of a `run`
@@ -50,10 +49,10 @@ pub(crate) struct StatusSet {
     /// Whether it wants to be started again
     #[arg(long, value_name = "BOOL", value_parser = values::parse_bool)]
     pub(crate) restart_requested: Option<bool>,
-    /// How many agents work for it just now; below 0 counts as 0
+    /// How many agents work for it now; below 0 counts as 0
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) active_agents: Option<i64>,
-    /// Whatever else is to be said; it is stored, so never a secret
+    /// Any other data; stored in clear, never a secret
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     pub(crate) extra: Option<String>,
     /// A sign of life; with =DUR it promises the next one within that time, and a gateway that
@@ -82,10 +81,10 @@ pub(crate) struct StatusSet {
     /// Whether a person has to do something
     #[arg(long, value_name = "BOOL", requires = "platform", value_parser = values::parse_bool)]
     pub(crate) needs_attention: Option<bool>,
-    /// Since when it tries to connect again: RFC 3339, Unix seconds, or `now`
+    /// When it began to reconnect: RFC 3339, Unix seconds, or `now`
     #[arg(long, value_name = "T", requires = "platform", value_parser = values::parse_time)]
     pub(crate) retrying_since: Option<Time>,
-    /// Whatever else is to be said of it
+    /// Any other data about it
     #[arg(long, value_name = "JSON", requires = "platform", allow_hyphen_values = true)]
     pub(crate) platform_extra: Option<String>,
     /// Forget a field: state, exit-reason, restart-requested, active-agents, extra, serves,
@@ -94,8 +93,7 @@ pub(crate) struct StatusSet {
     /// platform-extra
     #[arg(long, value_name = "FIELD", value_parser = parse_status_field)]
     pub(crate) clear: Vec<StatusField>,
-    /// A profile that it serves beside its own; name all of them in one call, it serves no others
-    /// then
+    /// A profile that it also serves; name all of them in one call, which replaces the earlier ones
     #[arg(long, value_name = "PROFILE", value_parser = values::parse_profile)]
     pub(crate) serves: Vec<ProfileName>,
 }

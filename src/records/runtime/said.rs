@@ -123,7 +123,7 @@ pub struct PlatformStatus {
     pub error_message: Option<String>,
     /// Whether a person has to do something.
     pub needs_attention: Option<bool>,
-    /// Since when it tries to connect again: Unix milliseconds, wall time.
+    /// When it began to reconnect: Unix milliseconds, wall time.
     pub retrying_since_ms: Option<i64>,
     /// Whatever else is to be said.
     pub extra: Option<Value>,
