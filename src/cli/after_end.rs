@@ -80,7 +80,8 @@ pub(super) fn what_to_do(report: &Report, db: Option<&Path>) -> String {
              what it wrote last"
         }
         Manner::Killed => {
-            "nobody said why: ask who may kill it, then start it again: `incumbent run -- CMD`"
+            "nobody said why: find out who may have killed it, then start it again: `incumbent run \
+             -- CMD`"
         }
         Manner::OutOfMemory => {
             "give it more memory (systemd: `MemoryMax=`, docker: `--memory`), then start it again: \

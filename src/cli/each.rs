@@ -110,7 +110,7 @@ pub(super) fn named(pid: Option<u32>) -> String {
 /// What to say in order to reach a server of several profiles.
 pub(super) fn instead(verb: &str, server: &Office) -> String {
     format!(
-        "`incumbent --profile {} --kind {} {verb}`, if all that it serves is meant",
+        "`incumbent --profile {} --kind {} {verb}`, if you mean all that it serves",
         server.profile, server.kind
     )
 }

@@ -89,7 +89,7 @@ pub(crate) fn requests(arguments: &args::Run) -> Result<Vec<LockRequest>> {
         let bytes = argument.as_encoded_bytes();
         let at = bytes.iter().position(|byte| *byte == b'=').ok_or_else(|| {
             // Not repeated: it may be a secret.
-            Error::invalid(format!("a lock has to be given as SCOPE={what}"))
+            Error::invalid(format!("a lock is written as SCOPE={what}"))
                 .with_hint("e.g. `--lock-env telegram-bot-token=BOT_TOKEN`")
         })?;
         let scope = String::from_utf8_lossy(&bytes[..at]).into_owned();

@@ -136,7 +136,7 @@ fn told_of_restart<'a>(
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)
         }
         Restart::Withdrawn(holder) => {
-            let what = "the request was withdrawn, or a stop came in its place";
+            let what = "the request was withdrawn, or a stop replaced it";
             let complaint = about(holder, what).advising("`incumbent events` says by whom");
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)
         }

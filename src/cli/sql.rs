@@ -27,7 +27,7 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
     if statements.len() > 1 {
         if arguments.csv || format == Format::Json {
             let message =
-                format!("these are {} statements, and one is answered", statements.len());
+                format!("these are {} statements; only one can be answered", statements.len());
             return Err(Error::invalid(message)
                 .with_hint("ask one at a time, or without `--csv` and `--json`"));
         }

@@ -75,7 +75,7 @@ fn all(global: &Global, arguments: &args::Status) -> Outcome {
         match arguments.pid {
             Some(pid) => format!("pid {pid} holds no office\n"),
             None if profile.is_some() || kind.is_some() => {
-                "nobody has claimed anything of these yet\n".to_owned()
+                "nobody has claimed any of these yet\n".to_owned()
             }
             None => "nobody has claimed anything yet\n".to_owned(),
         }
@@ -259,7 +259,7 @@ fn said(report: &Report) -> Vec<(String, String)> {
             let columns = said.damaged.join(", ");
             lines.push(line(
                 "damaged",
-                format!("{columns}: cannot be read, until it is said again"),
+                format!("{columns}: cannot be read until it is published again"),
             ));
         }
     }

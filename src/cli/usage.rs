@@ -74,7 +74,7 @@ fn too_many_about_a_lock(error: &clap::Error, arguments: &[OsString]) -> Option<
         word == "lock" || word == "unlock" || word.to_string_lossy().starts_with("--lock")
     });
     (is_about_a_lock && error.kind() == ErrorKind::UnknownArgument).then(|| {
-        Error::invalid("there is an argument too many (not shown: it may be a secret)").with_hint(
+        Error::invalid("there is one argument too many (not shown: it may be a secret)").with_hint(
             "quote an identity with blanks, put `--` before an identity that begins with a dash, \
              or use `--identity-env`",
         )

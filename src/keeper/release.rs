@@ -53,9 +53,9 @@ fn tell_left_behind(store: &Store, record: &Record) {
     }
     let pid = record.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
     store.inner.tell(&format!(
-        "incumbent: the environment is that of a run which is over (pid {pid}), and which this \
-         process is not in: INCUMBENT_INSTANCE is ignored, and its profile; `unset` the variables \
-         that begin with INCUMBENT_\n"
+        "incumbent: the environment is left over from another run (pid {pid}): \
+         INCUMBENT_INSTANCE is ignored, and its profile; `unset` the variables that begin with \
+         INCUMBENT_\n"
     ));
 }
 

@@ -39,7 +39,7 @@ impl Holder {
             };
             let keep = if keepers.len() > 1 { "keep" } else { "keeps" };
             return format!(
-                "{who} {keep} {0}: end {whom}, or, if no gateway runs any more, remove {0}",
+                "{who} {keep} {0}: end {whom}, or, if no gateway is running, remove {0}",
                 path.display()
             );
         }
@@ -81,11 +81,12 @@ impl Holder {
             }
             // To stop it, or to take its place, ends whoever asks; to wait for it never ends.
             _ if self.is_our_run => {
-                "start the program itself, without another `run`: it is in that one already"
+                "start the program itself, without another `run`: this process is already inside \
+                 one"
                     .to_owned()
             }
             _ if self.verdict == Verdict::Unknown => {
-                format!("look whether it still runs; if you know that it does not, `{evict}`")
+                format!("check whether it still runs; if you know that it does not, `{evict}`")
             }
             _ if self.flags.elsewhere => format!(
                 "stop it where it runs, in another container, pid namespace or machine; or {wait}"
@@ -125,7 +126,7 @@ impl Holder {
         // Elsewhere its numbers are those of strangers.
         let pids = [self.child_pid, self.pid].map(|pid| pid.filter(|_| !self.flags.elsewhere));
         format!(
-            "it is frozen, and sees what it is asked when it is thawed: {}",
+            "it is frozen, and answers only after it is thawed: {}",
             frozen::how_to_thaw(pids, self.supervisor.as_deref())
         )
     }
@@ -138,7 +139,7 @@ impl Holder {
         }
         format!(
             "look at what pid {pid} does: a process that SIGKILL does not end hangs in the kernel, \
-             or is not who holds the lock"
+             or does not hold the lock"
         )
     }
 

@@ -327,7 +327,7 @@ impl Inner {
                 ),
             )
             .at(&self.location.file)
-            .with_hint("the next start takes that change back; ask again then")
+            .with_hint("the next start undoes that change; try again after it")
             .caused_by(error),
             _ => self.explain(error),
         })

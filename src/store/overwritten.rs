@@ -176,8 +176,8 @@ pub(super) fn refusal(location: &Location, damage: &Damage) -> Error {
         )
         .at(file)
         .with_hint(
-            "nobody that can be seen from here has it open: the next start (`incumbent run -- \
-             CMD`) goes on with what is there, and keeps the -wal aside",
+            "no visible process has it open: the next start (`incumbent run -- CMD`) continues \
+             with what is there, and moves the -wal aside",
         );
     };
     Error::new(
@@ -186,8 +186,8 @@ pub(super) fn refusal(location: &Location, damage: &Damage) -> Error {
     )
     .at(file)
     .with_hint(
-        "a gateway notices when it looks, as a rule within a second; then the next start goes on \
-         with what is there, and keeps a -wal that does not belong to it aside",
+        "a gateway notices that, usually within a second; the next start then continues with what \
+         is there, and moves aside a -wal that does not belong to it",
     )
     .with_retry_after(Duration::from_secs(1))
 }

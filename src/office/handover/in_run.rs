@@ -71,7 +71,7 @@ impl Tenure {
         })?;
         if !sys::owner_follows(&opened) {
             return Err(refused(
-                "which does not go on with another process",
+                "which cannot continue with another process",
                 "execute the successor in this process (`Tenure::exec`), or end: the run can \
                  start it again",
             ));
@@ -111,7 +111,7 @@ pub(super) fn take_place(
         if !is_child || row.pid_ns != observer.pid_ns {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                "the command of a `run` hands over to a child of its own alone",
+                "the command of a `run` can hand over only to its own child",
             )
             .with_hint("let the start script of the successor `exec` it"));
         }

@@ -420,7 +420,8 @@ fn finish(
         Pursued::Cancelled => (Reason::TimedOut, "nobody waited any longer".to_owned()),
         Pursued::CannotSignal(Unproven::Ancestor) => {
             is_our_ancestor = true;
-            let why = "it cannot be signalled: it started this process; it was asked by a marker";
+            let why = "it cannot be signalled, because it started this process; a marker asks it \
+                       to end";
             (Reason::CannotSignal, why.to_owned())
         }
         Pursued::CannotSignal(why) => {

@@ -194,7 +194,7 @@ pub(crate) fn pid(value: Option<&Value>) -> Result<sys::Pid, Unusable> {
     };
     number
         .and_then(subject::valid_pid)
-        .ok_or_else(|| Unusable::Corrupt("its pid is none that a process could have".to_owned()))
+        .ok_or_else(|| Unusable::Corrupt("its pid is not a valid pid".to_owned()))
 }
 
 pub(crate) fn start_time(value: Option<&Value>) -> Option<i64> {

@@ -19,7 +19,7 @@ fn a_stop_by_what_the_owner_has_started_says_so() {
     }
     assert!(script.line().starts_with("planned_stop by incumbent stop"), "the request stands");
     let answer = script.finish(LIMIT).assert_code(0);
-    for words in ["it started this process", "asked by a marker", "run this outside of it"] {
+    for words in ["it started this process", "a marker asks it to end", "run this outside of it"] {
         assert!(answer.err.contains(words), "{words}: {answer:#?}");
     }
     assert!(!answer.err.contains("another container"), "{answer:#?}");

@@ -232,7 +232,7 @@ fn for_people() {
     let answer = sandbox.ask_text(&["--unit", "gw", "--drain", "1min"]).assert_code(1);
     assert_eq!(
         answer.out,
-        "gw.service: kills before the gateway has stopped
+        "gw.service: kills the gateway before it has stopped
   gives    45s (system manager)
   takes    90s (drain 60s, and what comes after it)
   try      put `TimeoutStopSec=90s` under `[Service]` with `systemctl edit gw.service`, as root
@@ -241,7 +241,7 @@ fn for_people() {
     let answer = sandbox.ask_text(&["--unit", "gw", "--drain", "15"]).assert_code(0);
     assert_eq!(
         answer.out,
-        "gw.service: gives time enough to stop
+        "gw.service: gives enough time to stop
   gives    45s (system manager)
   takes    45s (drain 15s, and what comes after it)
 "

@@ -59,7 +59,7 @@ const UNSPEAKABLE: &[Unspeakable<'_>] = &[
     (&["--platform-extra", "1"], &["--platform <P>"]),
     (
         &["--platform", "p", "--clear", "platform", "--platform-state", "retrying"],
-        &["platform p cannot be forgotten and described at once", "leave out one"],
+        &["platform p is both removed and updated", "leave out one"],
     ),
     (&["--state", ""], &["a state cannot be empty", "1 to 64 characters"]),
     (&["--state", " "], &["a state cannot be empty", "1 to 64 characters"]),
@@ -165,7 +165,7 @@ fn there_is_an_end_to_the_number_of_platforms() {
     let refused = tenure.update_status(&of(256, "up")).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert!(refused.to_string().contains("256 platforms"), "{refused}");
-    assert!(refused.hint().unwrap().contains("forget some"), "{refused:?}");
+    assert!(refused.hint().unwrap().contains("remove some"), "{refused:?}");
     tenure.update_status(&of(255, "down")).unwrap();
     let gone = StatusUpdate::new().platform(PlatformUpdate::new("p0").remove());
     tenure.update_status(&gone).unwrap();
