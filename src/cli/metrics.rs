@@ -121,8 +121,10 @@ fn of_the_past(reports: &[Report], counters: &BTreeMap<Office, Counters>) -> Vec
         "incumbent_restarts_total",
         "How often `incumbent run` started its command again within one tenure.",
     );
-    let mut takeovers =
-        Family::counter("incumbent_takeovers_total", "How often another one took the office over.");
+    let mut takeovers = Family::counter(
+        "incumbent_takeovers_total",
+        "How often another process took the office over.",
+    );
     let mut ends = Family::counter(
         "incumbent_ends_total",
         "Ends, by reason and exit code (128 + n for signal n; empty where it is not known).",
@@ -174,7 +176,7 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
     );
     let mut desired = Family::new(
         "incumbent_gateway_desired_running",
-        "Whether an operator wants it to run; absent if nobody has said so.",
+        "Whether it is set to run (`incumbent desired`); absent if that is not set.",
     );
     let mut locks =
         Family::new("incumbent_gateway_locks_held", "Scoped locks taken from the live holder.");
@@ -260,14 +262,14 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
     );
     let mut is_stale = Family::new(
         "incumbent_gateway_stale",
-        "Whether what it said last is older than five minutes; no sign of death.",
+        "Whether its status is older than five minutes; that does not mean that it is dead.",
     );
     let mut agents = Family::new("incumbent_gateway_active_agents", "Agents that work for it.");
     let mut restart =
         Family::new("incumbent_gateway_restart_requested", "Whether it wants to be started again.");
     let mut updated = Family::new(
         "incumbent_gateway_status_timestamp_seconds",
-        "When it last said how it is, in seconds since the epoch.",
+        "When it last published its status, in seconds since the epoch.",
     );
     let mut heartbeat = Family::new(
         "incumbent_gateway_heartbeat_timestamp_seconds",
@@ -275,7 +277,7 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
     );
     let mut unresponsive = Family::new(
         "incumbent_gateway_unresponsive_seconds",
-        "For how long it has given none of the signs of life that it promised; 0 if it does.",
+        "For how long its promised heartbeat is overdue; 0 if it is not.",
     );
     for report in reports {
         let [profile, kind] = office_labels(report);
@@ -327,11 +329,11 @@ fn of_platforms(reports: &[Report]) -> Vec<Family> {
     );
     let mut retrying = Family::new(
         "incumbent_platform_retrying_since_timestamp_seconds",
-        "Since when it tries to connect again, in seconds since the epoch.",
+        "When it began to reconnect, in seconds since the epoch.",
     );
     let mut updated = Family::new(
         "incumbent_platform_status_timestamp_seconds",
-        "When it was last said how a platform is, in seconds since the epoch.",
+        "When the status of a platform was last published, in seconds since the epoch.",
     );
     for report in reports.iter().filter(|report| report.verdict != Verdict::Dead) {
         let [profile, kind] = office_labels(report);

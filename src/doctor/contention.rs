@@ -17,17 +17,17 @@ use crate::sys::ProcessState;
 use crate::{InstanceId, Kind, Office, ProfileName, Result, sys};
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
-    &[Check { id: "write_lock", silent: "nobody keeps others from writing", look: write_lock }];
+    &[Check { id: "write_lock", silent: "no process blocks writes", look: write_lock }];
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check {
         id: "duplicate_tokens",
-        silent: "no identity is wanted by two profiles",
+        silent: "no token is used by two profiles",
         look: duplicate_tokens,
     },
     Check { id: "conflicts", silent: "nothing was refused lately", look: conflicts },
     Check { id: "storms", silent: "no start fails again and again", look: storms },
-    Check { id: "open_markers", silent: "nobody is asked to stop or restart", look: open_markers },
+    Check { id: "open_markers", silent: "no stop or restart is requested", look: open_markers },
     Check { id: "desired", silent: "every profile may run", look: desired },
 ];
 
@@ -235,8 +235,8 @@ impl Refused {
             self.pid
         );
         Observation::info(text).remedy(format!(
-            "nothing, if it was a mistake; else let only one supervisor start it ({} shows who \
-             holds what)",
+            "nothing, if it was a mistake; otherwise let only one supervisor start it ({} shows \
+             who holds what)",
             opened.scene.command("status --all")
         ))
     }
@@ -335,7 +335,7 @@ fn storms(opened: &Opened) -> Result<Vec<Observation>> {
                 length(remaining_ms)
             );
             seen.push(Observation::warning(text).remedy(format!(
-                "find out why with {}; once that is repaired, the option `--no-backoff` of `run` \
+                "find out why with {}; once that is fixed, the option `--no-backoff` of `run` \
                  starts at once",
                 opened.scene.command(&format!(
                     "history --profile {} --kind {}",
@@ -388,7 +388,7 @@ fn desired(opened: &Opened) -> Result<Vec<Observation>> {
     let concerned = stopped.into_iter().filter(|name| only.concerns(Some(name), None));
     let found = concerned.map(|name| {
         Observation::info(format!(
-            "an operator wants profile {name} stopped: `run --respect-desired` does not start it"
+            "profile {name} is set to stay stopped: `run --respect-desired` does not start it"
         ))
         .remedy(opened.scene.command(&format!("desired running --profile {name}")))
     });

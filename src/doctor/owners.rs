@@ -87,7 +87,7 @@ fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
         let Ruling::Unknown(_) = owner.judged.ruling else { return None };
         let reason = owner.judged.ruling.reason();
         let text = format!(
-            "{} is on record as held by {} since {}; whether that lives cannot be seen from here \
+            "{} is on record as held by {} since {}; whether it is alive cannot be seen from here \
              ({reason}: {})",
             owner.name(),
             owner.pid(),
@@ -108,8 +108,8 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
             // Elsewhere its numbers are those of strangers.
             let pids = pids.map(|pid| pid.filter(|_| owner.pid_here().is_some()));
             let text = format!(
-                "{} is held by {}, which is frozen by its control group: it answers nobody, and no \
-                 signal reaches it before it is thawed",
+                "{} is held by {}, which is frozen by its control group: it does nothing, and gets \
+                 no signal until it is thawed",
                 owner.name(),
                 owner.pid()
             );

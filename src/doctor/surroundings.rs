@@ -20,13 +20,13 @@ use crate::{Office, OpenOptions, ProfileName, Result, environment, sys};
 pub(super) const CHECKS: &[Check<Scene>] = &[
     Check { id: "sqlite_library", silent: "", look: sqlite_library },
     Check { id: "sqlite_shell", silent: "there is no sqlite3 on the path", look: sqlite_shell },
-    Check { id: "other_stores", silent: "nobody lives in another store", look: other_stores },
+    Check { id: "other_stores", silent: "no other store has a live holder", look: other_stores },
     Check { id: "blind_spots", silent: "", look: blind_spots },
 ];
 
 pub(super) const CHECKS_WITH_STORE: &[Check<Opened>] = &[Check {
     id: "legacy_files",
-    silent: "no file of an older program says something else",
+    silent: "no file of an older program disagrees",
     look: legacy_files,
 }];
 
@@ -60,7 +60,7 @@ fn sqlite_library(_: &Scene) -> Result<Vec<Observation>> {
             "this program is built with SQLite {version}, which can lose what others write (WAL \
             reset)"
         ))
-        .remedy("build it with the SQLite that it brings along, or with 3.51.3 or later"),
+        .remedy("build it with the SQLite that comes with it, or with 3.51.3 or later"),
         Some(_) => Observation::ok(format!("SQLite {version} has no known bug that matters here")),
         None => Observation::unknown(format!("this program is built with SQLite {version:?}")),
     }])
@@ -124,7 +124,7 @@ fn other_stores(scene: &Scene) -> Result<Vec<Observation>> {
         if !alive.is_empty() {
             seen.push(
                 Observation::info(format!(
-                    "another store has live holders, which this one knows nothing of: {} ({})",
+                    "another store has live holders, which this one does not know: {} ({})",
                     path.display(),
                     listed(&alive, 5, |owner| owner.name())
                 ))
@@ -254,7 +254,7 @@ fn one_home(
         return Ok(vec![
             Observation::error(format!(
                 "an older gateway, {}, holds {}{of}, and is not on record as a holder here: two \
-                 may be at work, or a start is about to be refused",
+                 gateways may be running, or a start is about to be refused",
                 opened.process(pid),
                 lock.display()
             ))
@@ -273,22 +273,22 @@ fn one_home(
                 match verdict {
                     Ruling::Alive(_) if state != AnchorState::Free => Observation::error(format!(
                         "{at}{of} names {}, which lives, and is not on record as a holder here: \
-                         two gateways may be at work",
+                         two gateways may be running",
                         opened.process(said.pid)
                     ))
                     .remedy(format!(
-                        "stop one of them; of that one, {}",
+                        "stop one of them; for that one: {}",
                         import_and_stop(opened, home, profile)
                     )),
                     Ruling::Unknown(_) if state != AnchorState::Free => {
                         Observation::unknown(format!(
-                            "{at}{of} names pid {}, and nobody can tell what that is",
+                            "{at}{of} names pid {}, and what that is cannot be seen",
                             said.pid
                         ))
                     }
                     Ruling::Alive(_) | Ruling::Dead(_) | Ruling::Unknown(_) => {
                         Observation::info(format!(
-                            "{at}{of} names pid {}, which is not that gateway any more",
+                            "{at}{of} names pid {}, which is no longer that gateway",
                             said.pid
                         ))
                     }

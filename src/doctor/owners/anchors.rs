@@ -170,7 +170,7 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
                 path.display()
             );
             seen.push(Observation::warning(text).remedy(format!(
-                "{}; if nothing of it is at work, {}",
+                "{}; if nothing of it is running, {}",
                 end_them(&pids),
                 opened.scene.command(&evict(owner))
             )));

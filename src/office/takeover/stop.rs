@@ -417,7 +417,7 @@ fn finish(
             return StopOutcome::Ended { instance, pid, killed, still_runs };
         }
         Pursued::TimedOut => (Reason::TimedOut, "it has not ended in its time".to_owned()),
-        Pursued::Cancelled => (Reason::TimedOut, "nobody waited any longer".to_owned()),
+        Pursued::Cancelled => (Reason::TimedOut, "the wait was cancelled".to_owned()),
         Pursued::CannotSignal(Unproven::Ancestor) => {
             is_our_ancestor = true;
             let why = "it cannot be signalled, because it started this process; a marker asks it \

@@ -144,7 +144,7 @@ fn a_store_that_was_emptied_is_a_problem() {
     sandbox.checkpointed();
     std::fs::write(sandbox.db(), "").unwrap();
     let diagnosis = sandbox.doctor();
-    diagnosis.assert("open", "warning", &["is empty", "once was a store"]);
+    diagnosis.assert("open", "warning", &["is empty", "show that it was a store"]);
     diagnosis.assert_only(&["open"]);
     sandbox.used();
     sandbox.doctor().assert_only(&[]);

@@ -176,7 +176,7 @@ fn many_owners_are_named_at_once() {
     let took = processor_time(answer.err.lines().last().unwrap());
     for owner in &owners {
         let pid = format!("pid {}", owner.pid());
-        assert!(answer.out.contains("still at work are"), "{answer:#?}");
+        assert!(answer.out.contains("still running: "), "{answer:#?}");
         assert!(answer.out.contains(&pid), "{answer:#?}");
     }
     assert!(took < Duration::from_secs(20), "it took {took:?} of a processor");
