@@ -24,10 +24,10 @@ fn files_of_an_older_program_that_say_something_else_are_named() {
     let live = format!("{{\"pid\": {}, \"start_time\": {start_time}}}", other.pid());
     for (pid_file, severity, words) in [
         (live.as_str(), "error", "which lives"),
-        (&format!("{{\"pid\": {}, \"start_time\": 7}}", other.pid()), "info", "longer that gateway"),
+        (&format!("{{\"pid\": {}, \"start_time\": 7}}", other.pid()), "info", "no longer that"),
         (&format!("{{\"pid\": {}, \"start_time\": {of_run}}}", run.pid()), "ok", ""),
         ("4194305", "info", "pid 4194305"),
-        (&other.pid().to_string(), "info", "longer that gateway"),
+        (&other.pid().to_string(), "info", "no longer that"),
         ("\u{0}garbage", "info", "names no process"),
         ("", "info", "it is empty"),
     ] {
