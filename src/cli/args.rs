@@ -58,7 +58,7 @@ Exit codes by cause    systemd, launchd, s6  docker            none
   exited               CMD's                 CMD's             CMD's
 
 supervisor_stop: it sent the signal, or Ctrl-C did; signalled: anybody else did.
-start_interrupted: a signal in state starting, but for a stop by systemd or launchd.
+start_interrupted: a signal in state starting, except a stop by systemd or launchd.
 refused: also when the office was lost.";
 
 /// How several answers are one exit code.
@@ -229,10 +229,10 @@ pub(crate) struct Doctor {
     /// Repair what can be repaired safely, and say what was done
     #[arg(long)]
     pub(crate) fix: bool,
-    /// Only say what --fix would do
+    /// Only show what --fix would do
     #[arg(long, requires = "fix")]
     pub(crate) dry_run: bool,
-    /// Also say what needs nothing, what is in order, and what cannot be seen from here
+    /// Also show what needs nothing, what is in order, and what cannot be seen from here
     #[arg(long)]
     pub(crate) verbose: bool,
 }

@@ -51,7 +51,7 @@ fn last_held_by(store: &Store, pid: u32) -> Result<String> {
     let answer = store.query_with(SQL, &[i64::from(pid).into()])?;
     Ok(match answer.rows.first().map(Vec::as_slice) {
         Some([profile, kind, ended]) => format!(
-            "; one of that number held {}/{} {}",
+            "; an earlier process with that pid held {}/{} {}",
             profile.as_str().unwrap_or("?"),
             kind.as_str().unwrap_or("?"),
             until(&ended.as_i64().map_or_else(|| "?".to_owned(), ago))

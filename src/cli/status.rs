@@ -296,7 +296,7 @@ fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
         facts.push(format!("damaged: {}", platform.damaged.join(", ")));
     }
     if facts.is_empty() {
-        facts.push("nothing is said".to_owned());
+        facts.push("no status published".to_owned());
     }
     ("platform".to_owned(), format!("{}: {}", platform.platform, facts.join("; ")))
 }
@@ -391,7 +391,7 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         let so_what = if is_dead {
             "which blocks nobody"
         } else {
-            "and it has ended: every start is refused until that is ended"
+            "and it has ended: every start is refused until that process is ended"
         };
         lines.push(line("leaked", format!("its lock is still open in {holders}, {so_what}")));
     }

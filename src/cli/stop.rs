@@ -135,7 +135,7 @@ fn again(office: &Office, starts: &StartsAgain, arguments: &args::Stop) -> Compl
         return complaint;
     }
     complaint.advising(
-        "`incumbent stop --desired`, where it is started with the option `--respect-desired`",
+        "`incumbent stop --desired`, if it is started with the option `--respect-desired`",
     )
 }
 

@@ -63,6 +63,6 @@ fn how_it_is(report: &Report) -> String {
         (Verdict::Unknown, _, _) => "whether it runs is unknown".to_owned(),
         (Verdict::Alive, Some(word), _) => format!("it is {word}"),
         (Verdict::Alive, None, Some(state)) => format!("it says {state}"),
-        (Verdict::Alive, None, None) => "it runs, and says nothing of its state".to_owned(),
+        (Verdict::Alive, None, None) => "it runs, and has not published a state".to_owned(),
     }
 }

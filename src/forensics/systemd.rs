@@ -161,7 +161,7 @@ impl SystemdCheck {
             return None;
         };
         Some(format!(
-            "{unit} is killed {given} after it is asked to stop, and may take {}: {advice}",
+            "{unit} is killed {given} after it is asked to stop, but may take {}: {advice}",
             Span::Finite(self.expected_min)
         ))
     }

@@ -154,7 +154,7 @@ pub(crate) fn release_in(
                 why: format!("{office} is not held by pid {pid}, but by pid {holder}"),
                 advice: Some(format!(
                     "release it for pid {holder} (`incumbent release --profile {} --kind {} --pid \
-                     {holder}`), if that one is meant",
+                     {holder}`), if you mean that process",
                     office.profile, office.kind
                 )),
             })));

@@ -289,7 +289,7 @@ impl Holder {
     fn because(&self) -> &'static str {
         match &self.reason {
             _ if self.flags.release_pending => {
-                "its owner has released it, and could not write that down yet"
+                "its owner has released it, but could not record that yet"
             }
             Reason::CannotSignal if self.is_our_ancestor => {
                 "it is a parent of this process, so it is not signalled, and it did not act on the \

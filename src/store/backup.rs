@@ -75,7 +75,7 @@ impl Store {
 /// The file to be made, in a directory that exists.
 fn target(file: &Path) -> Result<PathBuf> {
     let Some(name) = file.file_name() else {
-        return Err(Error::invalid(format!("{} names no file", file.display()))
+        return Err(Error::invalid(format!("{} is not the name of a file", file.display()))
             .at(file)
             .with_hint("name a file that does not exist yet"));
     };

@@ -172,7 +172,7 @@ pub(super) fn refusal(location: &Location, damage: &Damage) -> Error {
     let Some(users) = users(location) else {
         return Error::new(
             ErrorKind::StoreReplaced,
-            format!("{}: {damage}, or it was put beside the -wal of another one", file.display()),
+            format!("{}: {damage}, or it was put next to another store's -wal", file.display()),
         )
         .at(file)
         .with_hint(

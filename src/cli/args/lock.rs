@@ -39,7 +39,7 @@ pub(crate) struct Identity {
 
 #[derive(Debug, Args)]
 pub(crate) struct LockAcquire {
-    /// What sort of thing it is, e.g. telegram-bot-token
+    /// The sort of identity, e.g. telegram-bot-token
     #[arg(value_name = "SCOPE")]
     pub(crate) scope: OsString,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub(crate) struct LockAcquire {
     /// Record it without a keeper process: only pid and start time will tell whether it lives
     #[arg(long)]
     pub(crate) no_keeper: bool,
-    /// Ask for a lease that has to be renewed within this time, at most 30 days
+    /// Ask for a lease that must be renewed within this time, at most 30 days
     #[arg(
         long,
         value_name = "DUR",
@@ -59,7 +59,7 @@ pub(crate) struct LockAcquire {
         value_parser = values::parse_duration
     )]
     pub(crate) ttl: Option<Duration>,
-    /// Wait for the lock while another one holds it [without =DUR: without limit]
+    /// Wait for the lock while another process holds it [without =DUR: without limit]
     #[arg(
         long,
         value_name = "DUR",
@@ -79,7 +79,7 @@ pub(crate) struct LockAcquire {
 
 #[derive(Debug, Args)]
 pub(crate) struct LockRef {
-    /// What sort of thing it is, e.g. telegram-bot-token
+    /// The sort of identity, e.g. telegram-bot-token
     #[arg(value_name = "SCOPE")]
     pub(crate) scope: OsString,
     #[command(flatten)]
@@ -96,7 +96,7 @@ pub(crate) struct LockRef {
 #[command(override_usage = "incumbent lock release [OPTIONS] <SCOPE> <ID|--identity-env <VAR>>
        incumbent lock release [OPTIONS] --all")]
 pub(crate) struct LockRelease {
-    /// What sort of thing it is, e.g. telegram-bot-token
+    /// The sort of identity, e.g. telegram-bot-token
     #[arg(value_name = "SCOPE", required_unless_present = "all")]
     pub(crate) scope: Option<OsString>,
     /// The identity, e.g. the bot's token; `-` reads it from standard input [an argument shows in
@@ -150,7 +150,7 @@ pub(crate) struct Locks {
        incumbent unlock [OPTIONS] --stale"
 )]
 pub(crate) struct Unlock {
-    /// What sort of thing it is, e.g. telegram-bot-token
+    /// The sort of identity, e.g. telegram-bot-token
     #[arg(value_name = "SCOPE", required_unless_present = "stale")]
     pub(crate) scope: Option<OsString>,
     /// The identity, e.g. the bot's token; `-` reads it from standard input [an argument shows in

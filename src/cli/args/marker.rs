@@ -21,7 +21,7 @@ pub(crate) enum Marker {
 
 #[derive(Debug, Args)]
 pub(crate) struct MarkerWrite {
-    /// What it says
+    /// The marker's name
     #[arg(value_name = "NAME", value_parser = values::parse_marker)]
     pub(crate) name: MarkerName,
     /// The process it is for
@@ -38,7 +38,7 @@ pub(crate) struct MarkerWrite {
 
 #[derive(Debug, Args)]
 pub(crate) struct MarkerRead {
-    /// What it says [default: any; takeover, planned_stop and restart come first]
+    /// The marker's name [default: any; takeover, planned_stop and restart come first]
     #[arg(value_name = "NAME", value_parser = values::parse_marker)]
     pub(crate) name: Option<MarkerName>,
     /// The process it is for [default: the run we are in, else the parent process]
@@ -48,7 +48,7 @@ pub(crate) struct MarkerRead {
 
 #[derive(Debug, Args)]
 pub(crate) struct MarkerClear {
-    /// What it says
+    /// The marker's name
     #[arg(value_name = "NAME", value_parser = values::parse_marker)]
     pub(crate) name: MarkerName,
     /// The process it is for [default: the run we are in, else the parent process]

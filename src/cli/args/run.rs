@@ -24,7 +24,7 @@ pub(crate) struct Run {
     /// Shown to others with these locks; stored in clear, never a secret
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<String>,
-    /// Wait while another one holds the office or a lock [without =DUR: without limit]
+    /// Wait while another process holds the office or a lock [without =DUR: without limit]
     #[arg(
         long,
         value_name = "DUR",
@@ -89,7 +89,7 @@ pub(crate) struct Run {
     /// added automatically
     #[arg(long, value_name = "WORD", num_args = 1..=3, requires = "legacy_home")]
     pub(crate) known_as: Vec<OsString>,
-    /// Exit with this code when the start is refused [default: 75]
+    /// Exit code if the start is refused [default: 75]
     #[arg(short = 'E', value_name = "CODE")]
     pub(crate) refused_exit_code: Option<u8>,
     /// Exit with this code for this cause: planned_stop, taken_over, supervisor_stop, signalled,

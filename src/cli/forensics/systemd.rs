@@ -71,7 +71,7 @@ fn unit_of(holder: Option<&Report>) -> Fact<String> {
             holder.office,
             supervisor
                 .filter(|word| *word != "none")
-                .map_or_else(|| "nobody that is known".to_owned(), output::one_line)
+                .map_or_else(|| "an unknown supervisor".to_owned(), output::one_line)
         ))),
     }
 }

@@ -143,7 +143,7 @@ fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Observatio
     match (&check.mismatch, &check.timeout_stop) {
         (Ok(true), Ok(given)) => {
             let text = format!(
-                "{unit} is killed {given} after it is asked to stop, and {of} may take {}",
+                "{unit} is killed {given} after it is asked to stop, but {of} may take {}",
                 Span::Finite(check.expected_min)
             );
             let remedy = check.advice();

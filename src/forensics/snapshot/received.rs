@@ -90,7 +90,7 @@ impl Sender {
                 if seen.is_ok_and(|seen| seen.uid.is_some_and(|now| now != uid)) {
                     process = ProcessSummary::unknown(
                         pid,
-                        &Unavailable::new("it has ended, and its pid is another process' by now"),
+                        &Unavailable::new("it has ended, and another process has its pid now"),
                     );
                 }
                 Ok(Self { uid, how, process })

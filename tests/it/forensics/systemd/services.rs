@@ -118,7 +118,7 @@ fn a_process_in_a_service_finds_its_unit() {
     std::fs::write(procs, gateway.pid().to_string()).unwrap();
     gateway.say("again");
     let said = gateway.err_line_with("own: ");
-    let warning = "is killed 45s after it is asked to stop, and may take 90s: put \
+    let warning = "is killed 45s after it is asked to stop, but may take 90s: put \
                    `TimeoutStopSec=90s` under `[Service]` with `systemctl edit";
     assert!(said.starts_with(&format!("own: {} {warning}", service.unit)), "{said}");
     gateway.finish(LIMIT).assert_code(0);
