@@ -148,7 +148,8 @@ pub(crate) enum Verb {
     /// Leave a message for a process, and read it there
     #[command(subcommand)]
     Marker(Marker),
-    /// Hold a token, an account or a port for a process, so that no other has it on this machine
+    /// Hold a token, an account or a port for a process, so that no other process has it on this
+    /// machine
     #[command(subcommand)]
     Lock(Lock),
     /// Show who holds which lock, whether it is alive, who waits and who was refused
@@ -205,7 +206,7 @@ pub(crate) struct Claim {
     /// `--pid $$`, because inside `$(...)` or a pipe the parent is a subshell that ends at once]
     #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: Option<u32>,
-    /// Record it without a keeper process: only pid and start time will tell whether it lives
+    /// Record it without a keeper process: only pid and start time will show whether it is alive
     #[arg(long)]
     pub(crate) no_keeper: bool,
 }

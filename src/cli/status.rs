@@ -451,7 +451,7 @@ fn advice(report: &Report, invocation: &Invocation) -> Vec<(String, String)> {
         ));
         lines.push(line(
             "try",
-            format!("look where it was started; if it is gone for certain: {evict}"),
+            format!("check where it was started; if it is certainly gone: {evict}"),
         ));
     }
     if let Some(thaw) = report.how_to_thaw() {

@@ -95,7 +95,7 @@ fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
             reason.because()
         );
         Some(Observation::unknown(text).remedy(format!(
-            "look where it was started; if you know that it no longer runs, {} ends its record",
+            "check where it was started; if you know that it no longer runs, {} ends its record",
             evict(opened, owner, " --force")
         )))
     })

@@ -274,7 +274,7 @@ fn read_only(scene: &Scene, directory: &Path) -> Option<Observation> {
             directory.display()
         ))
         .remedy(format!(
-            "mount it read-write again, and look at the kernel's messages (`dmesg`) where nobody \
+            "mount it read-write again, and look at the kernel's messages (`dmesg`) if nobody \
              mounted it like that; or put the store elsewhere (`--db PATH`), in place of {}",
             quoted(scene.file())
         ))

@@ -113,7 +113,7 @@ impl Inner {
             {
                 Error::new(
                     ErrorKind::Corrupt,
-                    format!("{} is not an SQLite database any more", file.display()),
+                    format!("{} is no longer an SQLite database", file.display()),
                 )
                 .at(file)
                 .with_hint(RECOVER)

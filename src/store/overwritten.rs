@@ -240,7 +240,7 @@ fn check_ours(location: &Location, damage: &Damage) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::NotOurs,
-        format!("{} and the -wal beside it belong to another program", file.display()),
+        format!("{} and the -wal next to it belong to another program", file.display()),
     )
     .at(file)
     .with_flag_hint("name another file", "--db PATH", "; these were left as they are"))

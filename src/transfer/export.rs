@@ -220,7 +220,7 @@ impl Export<'_> {
         let Some(record) = self.holder().and_then(pid_record) else {
             for file in [lock, pid] {
                 if file.symlink_metadata().is_ok() {
-                    let why = "nobody holds the office, and a file that names nobody harms nobody";
+                    let why = "nobody holds the office, so there is nothing to write";
                     self.files.push(ExportedFile::left(file, why));
                 }
             }

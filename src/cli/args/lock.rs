@@ -48,7 +48,7 @@ pub(crate) struct LockAcquire {
     /// `--pid $$`]
     #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: Option<u32>,
-    /// Record it without a keeper process: only pid and start time will tell whether it lives
+    /// Record it without a keeper process: only pid and start time will show whether it is alive
     #[arg(long)]
     pub(crate) no_keeper: bool,
     /// Ask for a lease that must be renewed within this time, at most 30 days

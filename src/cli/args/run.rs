@@ -65,7 +65,7 @@ pub(crate) struct Run {
         ]
     )]
     pub(crate) exec: bool,
-    /// Stay with what CMD leaves behind, for as long as any of it lives: a server that executes
+    /// Stay with what CMD leaves behind, for as long as any of it runs: a server that executes
     /// itself again (SIGUSR2), a start script that leaves a daemon
     #[arg(long)]
     pub(crate) follow: bool,
@@ -82,7 +82,7 @@ pub(crate) struct Run {
     /// terminal, a service manager or pm2), always or never
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::parse_forward)]
     pub(crate) forward: Forward,
-    /// Hold the gateway.lock of this directory as well, so that older programs respect this one
+    /// Also hold the gateway.lock of this directory, so that older programs stay away
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,
     /// Words in the process list by which newer versions of the older gateway recognise this run;

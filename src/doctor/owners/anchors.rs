@@ -364,8 +364,8 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
         match owner.judged.evidence.anchor {
             AnchorState::Missing => stays_missing(opened, file, made_again).then(|| {
                 Observation::warning(format!(
-                    "{held}, whose anchor {file} is gone from {}: only its pid and start time tell \
-                     that it lives",
+                    "{held}, whose anchor {file} is gone from {}: only its pid and start time show \
+                     that it is alive",
                     anchors.display()
                 ))
                 .remedy(made_again_by(opened, owner))
@@ -375,8 +375,8 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
                     .remedy(format!("look at the modes of {}", quoted(anchors))),
             ),
             AnchorState::None => Some(Observation::info(format!(
-                "{held} without an anchor (`--no-keeper`): only its pid and start time tell that \
-                 it lives"
+                "{held} without an anchor (`--no-keeper`): only its pid and start time show that \
+                 it is alive"
             ))),
             AnchorState::Held | AnchorState::Free => None,
         }

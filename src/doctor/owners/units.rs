@@ -151,7 +151,7 @@ fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Observatio
         }
         (Ok(_), _) => None,
         (Err(_), _) => Some(Observation::unknown(format!(
-            "whether {unit} gives {of} time enough to stop cannot be told: {}",
+            "cannot tell whether {unit} gives {of} enough time to stop: {}",
             check.reason().unwrap_or("systemd does not say")
         ))),
     }

@@ -39,7 +39,7 @@ impl RecoveryLock {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::new(
                 ErrorKind::Busy,
-                "another process is recovering this store just now",
+                "another process is recovering this store now",
             )
             .at(path)
             .with_hint("wait for it, then look again")

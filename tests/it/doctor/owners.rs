@@ -277,7 +277,7 @@ fn a_unit_that_kills_too_early_is_named() {
             "warning",
             "gw.service is killed 10s",
         ),
-        ("echo LoadState=not-found", "unknown", "cannot be told"),
+        ("echo LoadState=not-found", "unknown", "cannot tell whether"),
         ("exec sleep 100", "unknown", "did not answer"),
     ] {
         sandbox.fake_program("systemctl", script);
