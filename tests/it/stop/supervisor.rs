@@ -103,7 +103,7 @@ fn a_standby_that_its_supervisor_stops_has_not_failed() {
     }
     for (is_own, code) in [(true, 0), (false, 143)] {
         let mut waiter = start();
-        waiter.err_line_with("starts in a row failed");
+        waiter.err_line_with("failed starts in a row");
         if is_own {
             waiter.signal(Signal::TERM);
         } else {
