@@ -508,7 +508,7 @@ mod tests {
         let user = check("gw@a\\x2db.service", Manager::User, Ok(s(45)), minute);
         assert_eq!(
             user.warning().unwrap(),
-            "gw@a\\x2db.service is killed 45s after it is asked to stop, and may take 90s: put \
+            "gw@a\\x2db.service is killed 45s after it is asked to stop, but may take 90s: put \
              `TimeoutStopSec=90s` under `[Service]` with `systemctl --user edit \
              'gw@a\\x2db.service'`"
         );

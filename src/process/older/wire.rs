@@ -323,11 +323,11 @@ mod tests {
             (b"[42]", "neither"),
             (b"{}", "no pid"),
             (br#"{"pid": null}"#, "no pid"),
-            (br#"{"pid": true}"#, "none that a process"),
-            (br#"{"pid": -4}"#, "none that a process"),
-            (b"0", "none that a process"),
-            (b"4294967297", "none that a process"),
-            (b"4.2", "none that a process"),
+            (br#"{"pid": true}"#, "not a valid pid"),
+            (br#"{"pid": -4}"#, "not a valid pid"),
+            (b"0", "not a valid pid"),
+            (b"4294967297", "not a valid pid"),
+            (b"4.2", "not a valid pid"),
         ] {
             match PidRecord::parse(bytes) {
                 Err(Unusable::Corrupt(said)) => assert!(said.contains(why), "{said}"),

@@ -310,8 +310,8 @@ fn what_no_supervisor_knows_is_a_usage_error() {
     for (options, words) in [
         (&["cron"][..], &["systemd"][..]),
         (&["none"], &["one of systemd, launchd, s6, docker"]),
-        (&["s6", "--type", "notify"], &["s6 knows no READY=1"]),
-        (&["docker", "--listen", "80"], &["docker knows no sockets"]),
+        (&["s6", "--type", "notify"], &["s6 does not support READY=1"]),
+        (&["docker", "--listen", "80"], &["docker does not support sockets"]),
         (&["systemd", "--type", "oneshot"], &["`simple` or `notify`"]),
         (&["systemd", "--listen", "a b"], &["not the address of a socket"]),
         (&["systemd", "--name", "a b"], &["not the name of a systemd service"]),
