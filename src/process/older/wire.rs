@@ -319,7 +319,7 @@ mod tests {
             (b"\xef\xbb\xbf \n", "empty"),
             (b"{\"pid\": 4", "cut short"),
             (b"\x00\xff\xfe", "UTF-8"),
-            (b"\x00\x01", "no JSON"),
+            (b"\x00\x01", "not JSON"),
             (b"[42]", "neither"),
             (b"{}", "no pid"),
             (br#"{"pid": null}"#, "no pid"),
