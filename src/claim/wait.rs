@@ -210,11 +210,10 @@ impl WaitOptions<'_> {
 
 fn nobody_to_wait_for(options: &WaitOptions<'_>) -> Error {
     let pid = options.for_whom.map_or(0, |(pid, _)| pid);
-    Error::new(ErrorKind::Busy, format!("pid {pid}, which was to hold it, has ended"))
-        .with_hints(
-            "nothing was acquired; name a process that runs (`Whom::Process`)",
-            "nothing was acquired; name a process that runs with `--pid`",
-        )
+    Error::new(ErrorKind::Busy, format!("pid {pid}, which was to hold it, has ended")).with_hints(
+        "nothing was acquired; name a process that runs (`Whom::Process`)",
+        "nothing was acquired; name a process that runs with `--pid`",
+    )
 }
 
 /// This process, waiting.

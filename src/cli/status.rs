@@ -211,10 +211,7 @@ fn said(report: &Report) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     let line = |label: &str, value: String| (label.to_owned(), value);
     if let Some(silence) = report.unresponsive_for {
-        lines.push(line(
-            "hangs",
-            format!("no heartbeat for {}", span(silence)),
-        ));
+        lines.push(line("hangs", format!("no heartbeat for {}", span(silence))));
     }
     if let Some(said) = &report.runtime {
         let mut facts = Vec::new();

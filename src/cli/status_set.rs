@@ -45,11 +45,8 @@ fn update(arguments: &StatusSet, office: &Office) -> Result<StatusUpdate> {
     if let Some(field) = arguments.clear.iter().find(|field| field.is_of_platform())
         && arguments.platform.is_none()
     {
-        return Err(Error::invalid(format!(
-            "`--clear {}` needs `--platform`",
-            field.as_str()
-        ))
-        .with_hint("name the platform with `--platform P`"));
+        return Err(Error::invalid(format!("`--clear {}` needs `--platform`", field.as_str()))
+            .with_hint("name the platform with `--platform P`"));
     }
     let agents = arguments.active_agents.map(|count| u64::try_from(count).unwrap_or(0));
     let serves = (!arguments.serves.is_empty()).then(|| arguments.serves.clone());

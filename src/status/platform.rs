@@ -158,7 +158,7 @@ pub(super) fn apply_to_platform(
     let before = runtime::platform(tx, owner.id, profile, &update.platform)?;
     if before.is_none() && runtime::platform_count(tx, owner.id)? >= PLATFORMS_MAX {
         return Err(Error::invalid(format!(
-            "{} already has {PLATFORMS_MAX} platforms",
+            "{} has {PLATFORMS_MAX} platforms, the maximum",
             owner.office
         ))
         .with_hints(

@@ -62,11 +62,10 @@ fn memory_of(inner: &Inner, id: InstanceId) -> Option<u64> {
 }
 
 fn not_owner(why: &str) -> Error {
-    Error::new(ErrorKind::NotOwner, format!("not the holder of the office: {why}"))
-        .with_hint(
-            "`incumbent status` says who holds it; claim it first (in a script: `incumbent claim \
-             --pid $$`)",
-        )
+    Error::new(ErrorKind::NotOwner, format!("not the holder of the office: {why}")).with_hint(
+        "`incumbent status` says who holds it; claim it first (in a script: `incumbent claim --pid \
+         $$`)",
+    )
 }
 
 fn apply(

@@ -14,10 +14,7 @@ type Unspeakable<'a> = (&'a [&'a str], &'a [&'a str]);
 
 const UNSPEAKABLE: &[Unspeakable<'_>] = &[
     (&[], &["no field was given", "--state running"]),
-    (
-        &["--state", "a", "--clear", "state"],
-        &["state is both set and cleared", "--clear state"],
-    ),
+    (&["--state", "a", "--clear", "state"], &["state is both set and cleared", "--clear state"]),
     (
         &["--platform", "p", "--needs-attention", "no", "--clear", "needs_attention"],
         &["needs-attention is both set and cleared", "--clear needs-attention"],
