@@ -108,7 +108,7 @@ fn story(incarnation: &Incarnation, reason: &Reason) -> String {
         Reason::Evicted => format!("its record was ended{by}"),
         _ if is_by_kernel && summary.starts_with("killed") => format!("it was {summary}"),
         _ if is_by_kernel => format!("it {summary}"),
-        Reason::AnchorReleased => "it left no word: killed, or crashed".to_owned(),
+        Reason::AnchorReleased => "it was killed, or it crashed".to_owned(),
         _ => format!("{}{by}", reason.because()),
     };
     let is_told = matches!(reason, Reason::Signalled | Reason::Crashed | Reason::OomSuspected);

@@ -71,7 +71,7 @@ fn a_linked_gateway_that_is_killed_in_silence_ended_without_a_word() {
         let asked = sandbox.end_now();
         asked.assert("anchor_released", None, None, None).assert_last();
         asked.assert_story(
-            "it left no word: killed, or crashed (found dead now; the next claim will record it) \
+            "it was killed, or it crashed (found dead now; the next claim will record it) \
              [anchor_released]",
         );
         assert!(asked.line.contains(" held it, and is dead: "), "{asked:#?}");

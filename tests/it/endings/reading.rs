@@ -34,7 +34,7 @@ fn a_night_is_told_line_by_line() {
             1,
             format!("pid {gateway} held it for "),
             format!(
-                "it left no word: killed, or crashed (found by pid {current_pid}) [anchor_released]"
+                "it was killed, or it crashed (found by pid {current_pid}) [anchor_released]"
             ),
         ),
         (
