@@ -33,9 +33,7 @@ fn a_night_is_told_line_by_line() {
         (
             1,
             format!("pid {gateway} held it for "),
-            format!(
-                "it was killed, or it crashed (found by pid {current_pid}) [anchor_released]"
-            ),
+            format!("it was killed, or it crashed (found by pid {current_pid}) [anchor_released]"),
         ),
         (
             2,
