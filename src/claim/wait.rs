@@ -153,11 +153,7 @@ pub(crate) fn until_granted<T>(
             Ok(Waited::DeadlinePassed) => {
                 // From now on it is a refusal like any other: a supervisor that starts it again and
                 // again gets nowhere. Nobody waits longer for that.
-                let turn = Turn {
-                    waiter: Some(waiting.row.instance),
-                    deadline,
-                    count: Count::Yes,
-                };
+                let turn = Turn { waiter: Some(waiting.row.instance), deadline, count: Count::Yes };
                 let last = options.cancel.patiently(Duration::ZERO, budget, || attempt(&turn));
                 return Ok(match last {
                     Ok(Attempt::Granted(granted)) => {

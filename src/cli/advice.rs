@@ -346,16 +346,7 @@ mod tests {
                 "wait (`incumbent lock acquire --wait s - --pid 7`)",
             ),
             (
-                &[
-                    "incumbent",
-                    "lock",
-                    "acquire",
-                    "s",
-                    "--identity-env",
-                    "TOKEN",
-                    "--kind",
-                    "k",
-                ][..],
+                &["incumbent", "lock", "acquire", "s", "--identity-env", "TOKEN", "--kind", "k"][..],
                 WAIT,
                 "wait (`incumbent --kind k lock acquire --wait s --identity-env TOKEN`)",
             ),

@@ -34,16 +34,11 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
         Existing::Nothing => Restart::NotRunning,
     };
     drop(progress);
-    let One { code, text, document, complaints } =
-        restarted(&office, &answer, arguments.timeout);
+    let One { code, text, document, complaints } = restarted(&office, &answer, arguments.timeout);
     Ok(Answer::new(code, text, document).complaining(complaints))
 }
 
-fn restart_all(
-    global: &Global,
-    options: &RestartOptions,
-    timeout: Option<Duration>,
-) -> Outcome {
+fn restart_all(global: &Global, options: &RestartOptions, timeout: Option<Duration>) -> Outcome {
     let (profile, kind) = named_in(global)?;
     let what = "waiting for the gateways to start again".to_owned();
     let progress = global.doing("restart", what, timeout);

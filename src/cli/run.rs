@@ -20,8 +20,9 @@ use crate::{ClaimOptions, Error, LockName, ProfileName, Result, Wait, run, sys};
 
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
-        return Err(Error::invalid("the command is empty")
-            .with_hint("name it: `incumbent run -- CMD`"));
+        return Err(
+            Error::invalid("the command is empty").with_hint("name it: `incumbent run -- CMD`")
+        );
     }
     let home = global.check()?;
     let requests = identity::requests(arguments)?;

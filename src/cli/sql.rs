@@ -50,9 +50,7 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
 /// The SQL: the argument, a file, or standard input.
 fn asked(arguments: &args::Sql) -> Result<String> {
     let (bytes, whence) = match (&arguments.file, arguments.query.as_deref()) {
-        (Some(path), _) => {
-            (File::open(path).and_then(read), path.display().to_string())
-        }
+        (Some(path), _) => (File::open(path).and_then(read), path.display().to_string()),
         (None, Some("-")) => (read(std::io::stdin()), "standard input".to_owned()),
         (None, query) => return Ok(query.unwrap_or_default().to_owned()),
     };

@@ -59,13 +59,14 @@ mod tests {
             ("SELECT 1;", &["SELECT 1"]),
             (" SELECT 1 ; ; SELECT 2 ", &["SELECT 1", "SELECT 2"]),
             ("SELECT ';' ; SELECT 2", &["SELECT ';'", "SELECT 2"]),
-            ("SELECT 'it''s;' AS \"a;b\", [c;d], `e;`", &[
+            (
                 "SELECT 'it''s;' AS \"a;b\", [c;d], `e;`",
-            ]),
-            ("-- who; when?\nSELECT 1;\n-- and\nSELECT 2; -- done;", &[
-                "-- who; when?\nSELECT 1",
-                "-- and\nSELECT 2",
-            ]),
+                &["SELECT 'it''s;' AS \"a;b\", [c;d], `e;`"],
+            ),
+            (
+                "-- who; when?\nSELECT 1;\n-- and\nSELECT 2; -- done;",
+                &["-- who; when?\nSELECT 1", "-- and\nSELECT 2"],
+            ),
             ("/* a; b */ SELECT 1 /* c; */", &["/* a; b */ SELECT 1 /* c; */"]),
             ("SELECT 1 - -1, 4 / 2", &["SELECT 1 - -1, 4 / 2"]),
             ("SELECT '\u{e4};\u{4e2d}'; SELECT '", &["SELECT '\u{e4};\u{4e2d}'", "SELECT '"]),

@@ -241,9 +241,9 @@ fn said(report: &Report) -> Vec<(String, String)> {
             lines.push(line("says", facts.join("; ")));
         }
         if let Some(bytes) = said.memory_bytes {
-            let when = report.heartbeat_at_ms.map_or_else(String::new, |ms| {
-                format!(", at its last heartbeat, {}", ago(ms))
-            });
+            let when = report
+                .heartbeat_at_ms
+                .map_or_else(String::new, |ms| format!(", at its last heartbeat, {}", ago(ms)));
             lines.push(line("memory", format!("{}{when}", output::mebibytes(bytes))));
         }
         if let Some(reason) = &said.exit_reason {

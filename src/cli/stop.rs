@@ -221,10 +221,9 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             ));
             refused(complaint.advising(holder.advice()), Some(holder), exit::NO)
         }
-        StopOutcome::Ended { pid, still_runs: true, .. } => done(format!(
-            "{office}: stopped: {} released it and keeps running\n",
-            named(*pid)
-        )),
+        StopOutcome::Ended { pid, still_runs: true, .. } => {
+            done(format!("{office}: stopped: {} released it and keeps running\n", named(*pid)))
+        }
         StopOutcome::Ended { pid, killed: false, .. } => {
             done(format!("{office}: stopped, {} has ended\n", named(*pid)))
         }

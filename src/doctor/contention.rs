@@ -188,8 +188,7 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
             listed(&profiles, 8, Clone::clone)
         );
         // Else one took the place of the other, or both were stopped.
-        let seen =
-            if keeps_one_out { Observation::warning(text) } else { Observation::info(text) };
+        let seen = if keeps_one_out { Observation::warning(text) } else { Observation::info(text) };
         seen.remedy("give each profile a token of its own, in its configuration")
     });
     Ok(found.collect())

@@ -52,10 +52,9 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
 /// The verb that ends the record of an office, or that of locks without one.
 fn evict(opened: &Opened, owner: &JudgedOwner, force: &str) -> String {
     match owner.record.office() {
-        Some(office) => opened.scene.command(&format!(
-            "evict{force} --profile {} --kind {}",
-            office.profile, office.kind
-        )),
+        Some(office) => opened
+            .scene
+            .command(&format!("evict{force} --profile {} --kind {}", office.profile, office.kind)),
         None => opened.scene.command("unlock --stale"),
     }
 }
@@ -151,10 +150,9 @@ fn unresponsive(opened: &Opened) -> Result<Vec<Observation>> {
             owner.record.heartbeat_every_ms.unwrap_or_default()
         );
         let restart = owner.record.office().map_or_else(String::new, |office| {
-            let restart = opened.scene.command(&format!(
-                "restart --profile {} --kind {}",
-                office.profile, office.kind
-            ));
+            let restart = opened
+                .scene
+                .command(&format!("restart --profile {} --kind {}", office.profile, office.kind));
             format!("; {restart} restarts it")
         });
         Some(Observation::warning(text).remedy(format!("look at what it does{restart}")))

@@ -280,18 +280,12 @@ fn one_home(
                         "stop one of them; for that one: {}",
                         import_and_stop(opened, home, profile)
                     )),
-                    Ruling::Unknown(_) if state != AnchorState::Free => {
-                        Observation::unknown(format!(
-                            "{at}{of} names pid {}, and what that is cannot be seen",
-                            said.pid
-                        ))
-                    }
-                    Ruling::Alive(_) | Ruling::Dead(_) | Ruling::Unknown(_) => {
-                        Observation::info(format!(
-                            "{at}{of} names pid {}, which is no longer that gateway",
-                            said.pid
-                        ))
-                    }
+                    Ruling::Unknown(_) if state != AnchorState::Free => Observation::unknown(
+                        format!("{at}{of} names pid {}, and what that is cannot be seen", said.pid),
+                    ),
+                    Ruling::Alive(_) | Ruling::Dead(_) | Ruling::Unknown(_) => Observation::info(
+                        format!("{at}{of} names pid {}, which is no longer that gateway", said.pid),
+                    ),
                 }
             }
             Err(wire::Unusable::Missing) => continue,

@@ -83,7 +83,7 @@ impl Holder {
             _ if self.is_our_run => {
                 "start the program itself, without another `run`: this process is already inside \
                  one"
-                    .to_owned()
+                .to_owned()
             }
             _ if self.verdict == Verdict::Unknown => {
                 format!("check whether it still runs; if you know that it does not, `{evict}`")

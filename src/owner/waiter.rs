@@ -38,12 +38,9 @@ pub(crate) fn waiting(
         let Some(record) = instances::by_id(connection, instance)? else { continue };
         match judgement(inner, &record).ruling {
             Ruling::Dead(_) => {}
-            Ruling::Alive(_) | Ruling::Unknown(_) => alive.push(Waiter {
-                profile: record.profile,
-                pid: record.pid,
-                instance,
-                since_ms,
-            }),
+            Ruling::Alive(_) | Ruling::Unknown(_) => {
+                alive.push(Waiter { profile: record.profile, pid: record.pid, instance, since_ms })
+            }
         }
     }
     Ok(alive)

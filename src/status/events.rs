@@ -57,11 +57,8 @@ impl Store {
         profile: Option<&ProfileName>,
         count_max: usize,
     ) -> Result<Vec<Event>> {
-        let which = EventSelection {
-            profile,
-            count_max: Some(count_max),
-            ..EventSelection::default()
-        };
+        let which =
+            EventSelection { profile, count_max: Some(count_max), ..EventSelection::default() };
         self.inner.read(|connection| events::newest(connection, &which))
     }
 

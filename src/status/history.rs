@@ -119,10 +119,7 @@ fn told(inner: &Inner, which: &PastSelection<'_>) -> Result<Vec<Incarnation>> {
     inner.with_clear_sight(|| incarnations(inner, recorded))
 }
 
-fn incarnations(
-    inner: &Inner,
-    recorded: Vec<(Record, Option<u64>)>,
-) -> Result<Vec<Incarnation>> {
+fn incarnations(inner: &Inner, recorded: Vec<(Record, Option<u64>)>) -> Result<Vec<Incarnation>> {
     recorded
         .into_iter()
         // Names that no program of ours writes are nobody's.

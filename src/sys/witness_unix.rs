@@ -78,12 +78,7 @@ impl Witness {
     /// not answer, and will not.
     pub(crate) fn saw(&mut self, signal: i32, sender: Option<Pid>) -> Option<bool> {
         self.ask().ok()?;
-        let is_it = |(seen, by): &(i32, Pid)| {
-            *seen == signal && (!NAMES_SENDERS || *by == sender.unwrap_or(0))
-        };
-        let before = self.seen.len();
-        self.seen.retain(|seen| !is_it(seen));
-        Some(self.seen.len() < before)
+        Some(was_seen(&mut self.seen, signal, sender))
     }
 
     fn ask(&mut self) -> io::Result<()> {
@@ -101,6 +96,26 @@ impl Witness {
         self.seen.drain(..too_many);
         Ok(())
     }
+}
+
+/// Whether a signal is among those that were `seen`; it is taken out then.
+fn was_seen(seen: &mut Vec<(i32, Pid)>, signal: i32, sender: Option<Pid>) -> bool {
+    let is_it = |(number, by): &(i32, Pid)| {
+        *number == signal && (!NAMES_SENDERS || *by == sender.unwrap_or(0))
+    };
+    let before = seen.len();
+    seen.retain(|one| !is_it(one));
+    if seen.len() < before {
+        return true;
+    }
+    // The later one of these takes the other one out of what is pending (signal(7)). Two keys in a
+    // row, `fg` and Ctrl-Z: the first is told by the second.
+    let undone_by = match signal {
+        libc::SIGCONT => libc::SIGTSTP,
+        libc::SIGTSTP => libc::SIGCONT,
+        _ => return false,
+    };
+    seen.iter().any(|(number, _)| *number == undone_by)
 }
 
 /// The whole life of that process.
@@ -197,6 +212,19 @@ fn set_name() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_later_key_undid_was_seen() {
+        for (signal, later) in [(libc::SIGCONT, libc::SIGTSTP), (libc::SIGTSTP, libc::SIGCONT)] {
+            let mut seen = vec![(later, 0)];
+            assert!(was_seen(&mut seen, signal, Some(7)), "{signal}");
+            assert!(was_seen(&mut seen, later, None), "it is still to be asked for");
+            assert!(!was_seen(&mut seen, signal, Some(7)), "{signal}");
+        }
+        let mut seen = vec![(libc::SIGCONT, 0), (libc::SIGTERM, 7)];
+        assert!(!was_seen(&mut seen, libc::SIGHUP, None));
+        assert!(!was_seen(&mut seen, libc::SIGTERM, Some(8)) || !NAMES_SENDERS);
+    }
 
     #[test]
     fn what_is_pending_is_told_once_with_its_sender() {

@@ -183,10 +183,10 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
             owner.pid(),
             owner.judged.ruling.reason()
         );
-        seen.push(Observation::warning(text).remedy(format!(
-            "{}; a start does not wait for that",
-            end_them(&pids)
-        )));
+        seen.push(
+            Observation::warning(text)
+                .remedy(format!("{}; a start does not wait for that", end_them(&pids))),
+        );
     }
     for file in ended.iter().take(ANCHORS_SHOWN) {
         let NamedBy::Ended(how) = &file.named_by else { continue };
@@ -343,10 +343,9 @@ fn made_again_by(opened: &Opened, owner: &JudgedOwner) -> String {
         }
         (None, Some(office)) => format!(
             "stop it ({}), and start it again",
-            opened.scene.command(&format!(
-                "stop --profile {} --kind {}",
-                office.profile, office.kind
-            ))
+            opened
+                .scene
+                .command(&format!("stop --profile {} --kind {}", office.profile, office.kind))
         ),
         (None, None) => "end it where it runs, and start it again".to_owned(),
     }

@@ -23,10 +23,9 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
         let stop = owner.record.office().map_or_else(
             || format!("end it (`kill {pid}`)"),
             |office| {
-                let stop = opened.scene.command(&format!(
-                    "stop --profile {} --kind {}",
-                    office.profile, office.kind
-                ));
+                let stop = opened
+                    .scene
+                    .command(&format!("stop --profile {} --kind {}", office.profile, office.kind));
                 format!("stop it ({stop})")
             },
         );

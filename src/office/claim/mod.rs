@@ -40,8 +40,7 @@ pub enum Claim {
 
 /// Claims what is reserved for the row `candidate.waiter`.
 pub(crate) fn claim_reserved(store: &Store, candidate: &Candidate<'_>) -> Result<Claim> {
-    let turn =
-        Turn { waiter: candidate.waiter, deadline: Deadline::never(), count: Count::No };
+    let turn = Turn { waiter: candidate.waiter, deadline: Deadline::never(), count: Count::No };
     Ok(match attempt(store, candidate, &turn)? {
         Attempt::Granted(Won::Tenure(tenure)) | Attempt::Shared(Won::Tenure(tenure)) => {
             Claim::Granted(tenure)

@@ -95,8 +95,11 @@ impl Tenure {
         let held = inner.lock_held()?;
         self.check_holds_nothing_else(&held)?;
         if !inner.pending.lock().is_empty() {
-            return Err(Error::new(ErrorKind::Busy, "what this process released is not written yet")
-                .with_hint("try again"));
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "what this process released is not written yet",
+            )
+            .with_hint("try again"));
         }
         let anchor = inner.own_anchor().ok_or_else(no_anchor)?;
         let estate = Estate::for_ourselves(anchor.to_hand_over(), self.secret().as_bytes())

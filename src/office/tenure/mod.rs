@@ -253,9 +253,7 @@ impl Tenure {
     /// for is still open. False when the office was lost.
     pub(crate) fn follow_child(&self, command: &Command) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
-        inner.write(|tx| {
-            instances::set_child(tx, *instance, &self.nonce, command, Came::Otherwise)
-        })
+        inner.write(|tx| instances::set_child(tx, *instance, &self.nonce, command, Came::Otherwise))
     }
 
     /// The command that the row names once every transaction that has begun is over; `None` where

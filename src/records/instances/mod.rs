@@ -14,8 +14,8 @@ pub(crate) use self::find::{
 };
 pub(crate) use self::find::{imported, live_of_pid, of_older, without_purpose};
 pub(crate) use self::find::{names_anchor_since, next_generation};
-pub(crate) use self::insert::{EndedInstance, lean_on};
 pub(crate) use self::insert::{Came, NewInstance, rewrite_argv, set_anchor, set_child};
+pub(crate) use self::insert::{EndedInstance, lean_on};
 pub(crate) use self::prune::{prune_history, prune_without_office};
 pub(crate) use self::row::{
     Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier, standing,

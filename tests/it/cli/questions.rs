@@ -103,9 +103,8 @@ fn events_of_a_name_and_of_a_time() {
 
     let follow = ["--json", "events", "--follow", "--event", "office_ended", "--limit", "1"];
     let mut follower = Process::start(sandbox.incumbent(follow));
-    let next = |follower: &mut Process| -> Value {
-        serde_json::from_str(&follower.line()).unwrap()
-    };
+    let next =
+        |follower: &mut Process| -> Value { serde_json::from_str(&follower.line()).unwrap() };
     assert_eq!(next(&mut follower)["instance"], night[2]);
     sandbox.cli(START).assert_code(0);
     let event = next(&mut follower);

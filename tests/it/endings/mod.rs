@@ -10,8 +10,8 @@ mod last_words;
 mod memory;
 mod panics;
 mod reading;
-mod storms;
 mod stories;
+mod storms;
 mod survived;
 mod told;
 

@@ -230,9 +230,5 @@ fn say_in(shell: &mut Process, sandbox: &Sandbox, words: &str) -> Answer {
     shell.say(&format!("{words} > said.txt 2> told.txt; echo $?"));
     let code: i32 = shell.line().parse().unwrap();
     let read = |name: &str| std::fs::read_to_string(sandbox.file(name)).unwrap();
-    Answer {
-        status: ExitStatus::from_raw(code << 8),
-        out: read("said.txt"),
-        err: read("told.txt"),
-    }
+    Answer { status: ExitStatus::from_raw(code << 8), out: read("said.txt"), err: read("told.txt") }
 }

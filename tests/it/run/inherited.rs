@@ -1,11 +1,9 @@
 //! What the command finds: signals, mask, descriptors and variables as if no `run` were between it
 //! and whoever started that.
 
-use std::process::Command;
-
 use rustix::process::Signal;
 
-use crate::support::{BINARY, LIMIT, Process, Sandbox, has, skipped, works};
+use crate::support::{BINARY, LIMIT, Process, Sandbox, python_with, skipped, works};
 
 /// Shows what is blocked and what is ignored.
 const MASKS: [&str; 4] = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"];
@@ -141,16 +139,17 @@ fn the_library_of_systemd_finds_its_sockets() {
     const SCRIPT: &str = "
 from systemd import daemon
 print(daemon.listen_fds(), flush=True)";
-    let mut probe = Command::new("python3");
-    probe.args(["-c", "import systemd.daemon"]);
-    if !has("python3") || !probe.output().is_ok_and(|output| output.status.success()) {
+    let Some(python) = python_with("systemd.daemon") else {
         return skipped("needs python3 with systemd-python");
-    }
+    };
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.file("inherited"), "").unwrap();
     std::fs::write(sandbox.file("fds.py"), SCRIPT).unwrap();
-    let script = "exec 3< inherited; export LISTEN_FDS=1 LISTEN_PID=$$; \
-                  exec incumbent run -- python3 fds.py";
-    let answer = Process::start(sandbox.shell(script)).finish(LIMIT).assert_code(0);
+    let script = format!(
+        "exec 3< inherited; export LISTEN_FDS=1 LISTEN_PID=$$; \
+         exec incumbent run -- '{}' fds.py",
+        python.display()
+    );
+    let answer = Process::start(sandbox.shell(&script)).finish(LIMIT).assert_code(0);
     assert_eq!(answer.out.trim(), "[3]");
 }

@@ -167,8 +167,7 @@ print(json.dumps([kinds, samples]))";
     let mut samples: BTreeMap<Series, f64> = BTreeMap::new();
     for sample in read[1].as_array().unwrap() {
         let labels = sample[1].as_object().unwrap().iter();
-        let labels =
-            labels.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
+        let labels = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
         let series = (sample[0].as_str().unwrap().to_owned(), labels.collect());
         samples.insert(series, sample[2].as_f64().unwrap());
     }

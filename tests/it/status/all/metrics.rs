@@ -55,8 +55,7 @@ impl Metrics {
                 let (series, value) = sample(line);
                 assert_eq!(series.0, family, "a sample outside of its group: {line:?}");
                 let is_counter = family_kind == "counter";
-                let values =
-                    if is_counter { &mut metrics.counters } else { &mut metrics.values };
+                let values = if is_counter { &mut metrics.counters } else { &mut metrics.values };
                 let twice = values.insert(series, value);
                 assert!(twice.is_none(), "a series comes twice: {line:?}\n{text}");
                 samples += 1;
