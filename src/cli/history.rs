@@ -56,7 +56,7 @@ fn held_for(started_ms: i64, ended_ms: i64) -> String {
 
 fn line(incarnation: &Incarnation, with_office: bool) -> String {
     let pid = incarnation.pid.map_or_else(|| "pid ?".to_owned(), |pid| format!("pid {pid}"));
-    let office = with_office.then(|| format!("{}: ", incarnation.office)).unwrap_or_default();
+    let office = if with_office { format!("{}: ", incarnation.office) } else { String::new() };
     let started = rfc3339(incarnation.started_at_ms).unwrap_or_default();
     let again = incarnation.restarts.filter(|count| *count > 0).map(restarted);
     let again = again.map(|again| format!(", {again}")).unwrap_or_default();
@@ -100,11 +100,10 @@ fn story(incarnation: &Incarnation, reason: &Reason) -> String {
             Some(sender) => format!("{signal} from {sender} ended it"),
             None => format!("{signal} ended it"),
         },
-        Reason::Crashed => format!("its command {summary}"),
         Reason::Exited if incarnation.exit_code.unwrap_or(0) == 0 => {
             "its command ended by itself".to_owned()
         }
-        Reason::Exited => format!("its command {summary}"),
+        Reason::Exited | Reason::Crashed => format!("its command {summary}"),
         Reason::Evicted => format!("its record was ended{by}"),
         _ if is_by_kernel && summary.starts_with("killed") => format!("it was {summary}"),
         _ if is_by_kernel => format!("it {summary}"),

@@ -137,15 +137,12 @@ fn told_of_restart<'a>(
         }
         Restart::LeftToSupervisor { holder, .. } => {
             let what = "it was started with `run --exec`, so only its supervisor can restart it";
-            let (by, advice) = match left_to {
-                Some(LeftTo { by, restart_with }) => {
-                    let command = restart_with.as_ref().map(|command| format!("`{command}`"));
-                    (by.as_str(), command.unwrap_or_else(|| format!("restart it by {by}")))
-                }
-                None => {
-                    let stop = format!("`incumbent stop --profile {profile} --kind {kind}`");
-                    ("which is not known", stop + ", and start it again")
-                }
+            let (by, advice) = if let Some(LeftTo { by, restart_with }) = left_to {
+                let command = restart_with.as_ref().map(|command| format!("`{command}`"));
+                (by.as_str(), command.unwrap_or_else(|| format!("restart it by {by}")))
+            } else {
+                let stop = format!("`incumbent stop --profile {profile} --kind {kind}`");
+                ("which is not known", stop + ", and start it again")
             };
             let complaint = about(holder, &format!("{what}, {by}")).advising(advice);
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)

@@ -10,6 +10,7 @@ impl Holder {
     /// without a full stop. For a program that acts itself there are [`stop`](crate::stop) and
     /// [`Wait`](crate::Wait).
     #[must_use]
+    #[allow(clippy::too_many_lines, reason = "a list of situations")]
     pub fn advice(&self) -> String {
         if self.is_this_process {
             return "release it where this process holds it, or wait until that is done".to_owned();

@@ -39,7 +39,7 @@ pub(crate) fn waiting(
         match judgement(inner, &record).ruling {
             Ruling::Dead(_) => {}
             Ruling::Alive(_) | Ruling::Unknown(_) => {
-                alive.push(Waiter { profile: record.profile, pid: record.pid, instance, since_ms })
+                alive.push(Waiter { profile: record.profile, pid: record.pid, instance, since_ms });
             }
         }
     }

@@ -110,12 +110,11 @@ fn code_of(text: &str) -> String {
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     let mut code = String::new();
     for line in lines {
-        match line.strip_suffix('\\') {
-            Some(line) => code += line.trim_start(),
-            None => {
-                code += line.trim_start();
-                code.push('\n');
-            }
+        if let Some(line) = line.strip_suffix('\\') {
+            code += line.trim_start();
+        } else {
+            code += line.trim_start();
+            code.push('\n');
         }
     }
     code
