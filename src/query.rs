@@ -230,7 +230,7 @@ impl Store {
         connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;
         connection.authorizer(Some(authorize))?;
         connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)?;
-        let failed = |error| self.query_failed(&connection, error);
+        let failed = |error| self.query_failed(&connection, sql, error);
         let mut statement = connection.prepare(sql).map_err(failed)?;
         if !statement.readonly() {
             return Err(refused("this statement would write"));
@@ -263,7 +263,7 @@ impl Store {
         Ok(Rows { columns, rows })
     }
 
-    fn query_failed(&self, connection: &Connection, error: rusqlite::Error) -> Error {
+    fn query_failed(&self, connection: &Connection, sql: &str, error: rusqlite::Error) -> Error {
         match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => {
                 Error::invalid(format!("the query was ended after {} s", TIME_MAX.as_secs()))
@@ -286,7 +286,10 @@ impl Store {
                 | ErrorCode::CannotOpen,
             ) => Error::from(error).at(self.path()),
             _ => match check_schema(connection) {
-                Ok(()) => refused(&format!("SQLite: {error}")),
+                Ok(()) => match unknown_name(connection, sql, &error) {
+                    Some(hint) => Error::invalid(format!("SQLite: {error}")).with_hint(hint),
+                    None => refused(&format!("SQLite: {error}")),
+                },
                 Err(damage) => Error::from(damage).at(self.path()),
             },
         }
@@ -326,6 +329,43 @@ fn check_schema(connection: &Connection) -> rusqlite::Result<()> {
         connection.prepare(&format!("SELECT * FROM \"{}\"", view.replace('"', "\"\"")))?;
     }
     Ok(())
+}
+
+/// What there is, where the query names what there is not.
+fn unknown_name(connection: &Connection, sql: &str, error: &rusqlite::Error) -> Option<String> {
+    let message = error.to_string();
+    let is_table = message.contains("no such table: ");
+    if !is_table && !message.contains("no such column: ") {
+        return None;
+    }
+    let tables = tables(connection).ok()?;
+    let is_named = |table: &&String| {
+        let mut words = sql.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        words.any(|word| word.eq_ignore_ascii_case(table))
+    };
+    let of_columns = |table: &String| Some(format!("{table} has {}", columns(connection, table)?));
+    let known: Vec<String> = tables.iter().filter(is_named).filter_map(of_columns).collect();
+    if is_table || known.is_empty() {
+        return Some(format!("there are {}", tables.join(", ")));
+    }
+    Some(known.join("; "))
+}
+
+/// The views, which are made for people, before the tables.
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare(
+            "SELECT name FROM sqlite_schema
+             WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY type DESC, name",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect()
+}
+
+fn columns(connection: &Connection, table: &str) -> Option<String> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)").ok()?;
+    let names = statement.query_map([table], |row| row.get::<_, String>(0)).ok()?;
+    Some(names.collect::<rusqlite::Result<Vec<_>>>().ok()?.join(", "))
 }
 
 fn too_much(message: &str) -> Error {

@@ -110,7 +110,7 @@ pub(crate) fn meet(
 fn cannot_tell(path: &Path, office: &Office) -> Error {
     Error::new(
         ErrorKind::Permission,
-        format!("{} cannot be looked at, so that an older gateway may be running", path.display()),
+        format!("{} cannot be looked at, so an older gateway may be running", path.display()),
     )
     .at(path)
     .with_hints(

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::claim::Count;
 use crate::claim::obstacle::{Obstacle, Watch};
 use crate::claim::waiting_row::{WaitingAs, WaitingRow};
 use crate::clock::Deadline;
@@ -80,6 +81,8 @@ pub(crate) struct Turn {
     /// The waiter's own row, which ends when it becomes the owner.
     pub(crate) waiter: Option<InstanceId>,
     pub(crate) deadline: Deadline,
+    /// Whether to be refused counts: not for one that waits.
+    pub(crate) count: Count,
 }
 
 /// Attempts until granted, cancelled or out of time; `Err` of the inner result is who held it then.
@@ -96,8 +99,11 @@ pub(crate) fn until_granted<T>(
         // The deadline holds for the store's locks as well.
         let patience = options.wait.patience(deadline);
         let limit = if options.wait.waits() { deadline } else { Deadline::never() };
-        let turn =
-            Turn { waiter: waiter.as_ref().map(|waiter| waiter.row.instance), deadline: limit };
+        let turn = Turn {
+            waiter: waiter.as_ref().map(|waiter| waiter.row.instance),
+            deadline: limit,
+            count: if options.wait.waits() { Count::No } else { Count::Yes },
+        };
         let attempted = options.cancel.patiently(patience, budget, || attempt(&turn));
         let obstacle = match attempted {
             // What it came to says nothing then, unless it was granted.
@@ -143,7 +149,25 @@ pub(crate) fn until_granted<T>(
         match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses) {
             Ok(Waited::Changed) => last_holder = Some(obstacle.holder),
             Ok(Waited::ForNobody) => return Err(nobody_to_wait_for(options)),
-            Ok(Waited::DeadlinePassed | Waited::Cancelled) => return Ok(Err(obstacle.holder)),
+            Ok(Waited::Cancelled) => return Ok(Err(obstacle.holder)),
+            Ok(Waited::DeadlinePassed) => {
+                // From now on it is a refusal like any other: a supervisor that starts it again and
+                // again gets nowhere. Nobody waits longer for that.
+                let turn = Turn { waiter: Some(waiting.row.instance), deadline, count: Count::Yes };
+                let last = options.cancel.patiently(Duration::ZERO, budget, || attempt(&turn));
+                return Ok(match last {
+                    Ok(Attempt::Granted(granted)) => {
+                        waiting.row.has_ended = true;
+                        Ok(granted)
+                    }
+                    Ok(Attempt::Shared(shared)) => Ok(shared),
+                    Ok(Attempt::Held(obstacle)) => Err(obstacle.holder),
+                    Err(error) => {
+                        tracing::debug!(%error, "it is not on record that a wait was in vain");
+                        Err(obstacle.holder)
+                    }
+                });
+            }
             Err(error) if options.has_given_up(&error, deadline) => {
                 return Ok(Err(obstacle.holder));
             }
@@ -182,11 +206,10 @@ impl WaitOptions<'_> {
 
 fn nobody_to_wait_for(options: &WaitOptions<'_>) -> Error {
     let pid = options.for_whom.map_or(0, |(pid, _)| pid);
-    Error::new(ErrorKind::Busy, format!("pid {pid}, for which it was wanted, has ended"))
-        .with_hints(
-            "nothing was acquired; name a process that runs (`Whom::Process`)",
-            "nothing was acquired; name a process that runs with `--pid`",
-        )
+    Error::new(ErrorKind::Busy, format!("pid {pid}, which was to hold it, has ended")).with_hints(
+        "nothing was acquired; name a process that runs (`Whom::Process`)",
+        "nothing was acquired; name a process that runs with `--pid`",
+    )
 }
 
 /// This process, waiting.
@@ -206,7 +229,7 @@ struct Waiter {
 /// A holder that is waited for.
 struct Watched<'a> {
     record: &'a Record,
-    handle: Option<ProcessHandle>,
+    handle: Option<Arc<ProcessHandle>>,
     /// If it was held when the wait began.
     anchor: Option<&'a str>,
 }
@@ -317,7 +340,8 @@ impl Waiter {
             if look_at_locks.has_passed() {
                 // What another thread could not write down may be what we wait for.
                 self.inner.retry_pending();
-                if watched.iter().any(|it| it.has_let_go(&self.inner)) {
+                if let Some(ended) = watched.iter().find(|it| it.has_let_go(&self.inner)) {
+                    self.note_for_later(ended);
                     return Ok(Waited::Changed);
                 }
                 look_at_locks = Deadline::after(LOOK_AT_LOCKS_EVERY);
@@ -333,8 +357,16 @@ impl Waiter {
             }
             if let Some(ended) = watched.iter().find(|it| it.has_ended(&self.inner)) {
                 self.seen_ended.insert(ended.record.id);
+                self.note_for_later(ended);
                 return Ok(Waited::Changed);
             }
+        }
+    }
+
+    /// How it ended is known once its parent has collected it.
+    fn note_for_later(&self, ended: &Watched<'_>) {
+        if let Some(handle) = &ended.handle {
+            self.inner.witnessed.watch(ended.record.id, Arc::clone(handle));
         }
     }
 
@@ -360,13 +392,13 @@ impl Waiter {
     }
 
     /// The holder's process, pinned, if it can tell us more than the store does.
-    fn watchable(&self, record: &Record) -> Option<ProcessHandle> {
+    fn watchable(&self, record: &Record) -> Option<Arc<ProcessHandle>> {
         if !self.is_here(record) || self.seen_ended.contains(&record.id) {
             return None;
         }
         let handle = ProcessHandle::open(record.pid?).ok()?;
         (handle.start_time().is_some() && handle.start_time() == record.start_time)
-            .then_some(handle)
+            .then(|| Arc::new(handle))
     }
 
     /// Whether what is wanted is no longer held as it was. Other commits are told apart by a look

@@ -47,7 +47,8 @@ impl Body {
     fn in_format(&self, format: Format) -> Cow<'_, [u8]> {
         match (self, format) {
             (Self::Both(_, document), Format::Json) => {
-                Cow::Owned(printable::document(document).into_bytes())
+                let document = printable::with_format(document.clone());
+                Cow::Owned(printable::document(&document).into_bytes())
             }
             (Self::Both(bytes, _), Format::Text) | (Self::Bytes(bytes), _) => Cow::Borrowed(bytes),
         }
@@ -163,7 +164,8 @@ impl Complaint {
 
     /// Of a question whose answer is missing, or does not look whole.
     pub(crate) fn cut_off(error: &io::Error) -> Self {
-        Self::unwritable(error).advising("make room, or send it elsewhere, and ask again")
+        Self::unwritable(error)
+            .advising("free some disk space, or write it elsewhere, and ask again")
     }
 
     fn unwritable(error: &io::Error) -> Self {
@@ -195,7 +197,7 @@ impl Complaint {
 
     /// `incumbent: VERB: MESSAGE`, and what to do below it. Arguments that are wrong may say no
     /// verb.
-    fn tell(&self, invocation: &Invocation, verb: &str) {
+    pub(super) fn tell(&self, invocation: &Invocation, verb: &str) {
         let verb = if verb.is_empty() { String::new() } else { format!("{verb}: ") };
         output::tell_lines(&format!(
             "incumbent: {verb}{}\n{}",

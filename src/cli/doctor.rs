@@ -12,6 +12,7 @@ use crate::{Kind, OpenOptions, ProfileName, Result, doctor};
 
 pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
     let invocation = Invocation::of(global);
+    let extent = if arguments.verbose { Extent::Everything } else { Extent::ToDo };
     let examine = || -> Result<Vec<Finding>> {
         let profile = global.profile.clone().map(ProfileName::new).transpose()?;
         let kind = global.kind.clone().map(Kind::new).transpose()?;
@@ -25,16 +26,26 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
     let acts = match (arguments.fix, arguments.dry_run) {
         (false, _) => {
             let (code, complaint) = outcome(&[], &before);
-            let answer = Answer::new(code, text(&[], &before), found(&before));
+            let answer = Answer::new(code, text(&[], &before, extent), found(&before));
             return Ok(answer.complaining(complaint));
         }
         (true, true) => doctor::repair(&global.options(), &by_us("doctor"), Repair::DryRun),
-        (true, false) => fix(&global.options()),
+        (true, false) => {
+            let _progress = global.doing("doctor", repairing(global), None);
+            fix(&global.options())
+        }
     };
     let after = examine()?;
     let (code, complaint) = outcome(&acts, &after);
     let document = repaired(&before, &acts, &after);
-    Ok(Answer::new(code, text(&acts, &after), document).complaining(complaint))
+    Ok(Answer::new(code, text(&acts, &after, extent), document).complaining(complaint))
+}
+
+/// A large store takes longer: all of it is read, and a damaged one is copied row by row.
+fn repairing(global: &Global) -> String {
+    let path = global.options().resolved_path().unwrap_or_default();
+    let size = std::fs::metadata(&path).map_or(0, |facts| facts.len());
+    format!("repairing {} ({} KiB)", path.display(), size / 1024)
 }
 
 /// Repairs; before a store is moved aside, whoever still works with it is named.
@@ -93,7 +104,15 @@ fn repaired(before: &[Finding], acts: &[Act], after: &[Finding]) -> Value {
     before.iter().chain(new).map(with_acts).collect()
 }
 
-fn text(acts: &[Act], findings: &[Finding]) -> String {
+/// How much a person is told. A document has everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// What has to be done, and what could not be looked at.
+    ToDo,
+    Everything,
+}
+
+fn text(acts: &[Act], findings: &[Finding], extent: Extent) -> String {
     let style = Style::of_stdout();
     let mut text = String::new();
     for act in acts {
@@ -111,23 +130,34 @@ fn text(acts: &[Act], findings: &[Finding]) -> String {
             _ => style.doubtful(finding.severity.as_str()),
         };
         text += &format!("{severity} {}: {}\n", ids.join(", "), one_line(&finding.evidence));
-        if let Some(remedy) = &finding.remedy {
-            text += &format!("  try:   {}\n", one_line(remedy));
-        }
+        text += &try_line(finding);
     }
+    if extent == Extent::Everything {
+        text += &needs_nothing(findings);
+    }
+    text += &summary(findings);
+    text.push('\n');
+    text
+}
+
+fn try_line(finding: &Finding) -> String {
+    let remedy = finding.remedy.as_deref();
+    remedy.map_or_else(String::new, |remedy| format!("  try:   {}\n", one_line(remedy)))
+}
+
+/// What is worth knowing, and what is in order.
+fn needs_nothing(findings: &[Finding]) -> String {
+    let mut text = String::new();
     for finding in findings.iter().filter(|finding| finding.severity == Severity::Info) {
         text += &format!("info {}: {}\n", finding.id, one_line(&finding.evidence));
+        text += &try_line(finding);
     }
     let ok: Vec<&str> = findings
         .iter()
         .filter(|finding| finding.severity == Severity::Ok)
         .map(|finding| finding.id)
         .collect();
-    text += &style.faint(&format!("ok: {}", ok.join(", ")));
-    text.push('\n');
-    text += &summary(findings);
-    text.push('\n');
-    text
+    text + &Style::of_stdout().faint(&format!("ok: {}", ok.join(", "))) + "\n"
 }
 
 /// `2 problems: 1 error, 1 warning`.

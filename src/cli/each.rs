@@ -95,7 +95,8 @@ impl<'a> Told<'a> {
     }
 }
 
-/// The profile and the kind that `--all` is limited to.
+/// The profile and the kind that `--all` is limited to: those of the arguments. What the
+/// environment says is about the caller's own gateway.
 pub(super) fn named_in(global: &Global) -> crate::Result<(Option<ProfileName>, Option<Kind>)> {
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     let kind = global.kind.as_deref().map(Kind::new).transpose()?;
@@ -109,7 +110,7 @@ pub(super) fn named(pid: Option<u32>) -> String {
 /// What to say in order to reach a server of several profiles.
 pub(super) fn instead(verb: &str, server: &Office) -> String {
     format!(
-        "`incumbent --profile {} --kind {} {verb}`, if all that it serves is meant",
+        "`incumbent --profile {} --kind {} {verb}`, if you mean all that it serves",
         server.profile, server.kind
     )
 }

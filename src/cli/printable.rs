@@ -51,6 +51,26 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> String {
     shown
 }
 
+/// The format of our documents. It changes when a field goes, or means something else; new fields
+/// may come at any time.
+const FORMAT: u64 = 1;
+
+/// A document with its format: in an object, and in each element of an array or a stream, so that
+/// a program that reads one of them has it. A query's own column of that name is the caller's.
+pub(crate) fn with_format(document: Value) -> Value {
+    const NAME: &str = "format";
+    match document {
+        Value::Object(mut fields) => {
+            if !fields.contains_key(NAME) {
+                fields.shift_insert(0, NAME.to_owned(), FORMAT.into());
+            }
+            Value::Object(fields)
+        }
+        Value::Array(elements) => elements.into_iter().map(with_format).collect(),
+        plain => plain,
+    }
+}
+
 /// One JSON document, over as many lines as it needs.
 pub(crate) fn document(document: &Value) -> String {
     // A value has no keys but strings, and can be written for that reason.
@@ -92,6 +112,20 @@ mod tests {
             ("\u{202e}x", "\\u{202e}x", "\\u{202e}x"),
         ] {
             assert_eq!((one_line(text).as_str(), lines(text).as_str()), (line, ours));
+        }
+    }
+
+    #[test]
+    fn an_object_says_its_format_and_so_does_each_element() {
+        use serde_json::json;
+        for (document, expected) in [
+            (json!({"a": {"b": 1}}), r#"{"format":1,"a":{"b":1}}"#),
+            (json!([{"a": 1}, {"a": [{}]}]), r#"[{"format":1,"a":1},{"format":1,"a":[{}]}]"#),
+            (json!({"a": 1, "format": "x"}), r#"{"a":1,"format":"x"}"#),
+            (json!([]), "[]"),
+            (json!(null), "null"),
+        ] {
+            assert_eq!(with_format(document).to_string(), expected);
         }
     }
 

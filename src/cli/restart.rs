@@ -1,8 +1,11 @@
 //! `restart`.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::json;
 
+use crate::cli::advice::twice;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
@@ -21,34 +24,40 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
         options = options.reason(reason.as_str());
     }
     if arguments.all {
-        return restart_all(global, &options);
+        return restart_all(global, &options, arguments.timeout);
     }
     let office = global.office()?;
+    let progress = global.holder_is_to("restart", &office, "start again", arguments.timeout);
     let answer = match global.options().find()? {
         Existing::Store(store) => global.profile(&store)?.restart(&office.kind, &options)?,
         Existing::LostOwner { pid, .. } => Restart::of_lost_owner(&office, pid),
         Existing::Nothing => Restart::NotRunning,
     };
-    let One { code, text, document, complaints } = restarted(&office, &answer);
+    drop(progress);
+    let One { code, text, document, complaints } = restarted(&office, &answer, arguments.timeout);
     Ok(Answer::new(code, text, document).complaining(complaints))
 }
 
-fn restart_all(global: &Global, options: &RestartOptions) -> Outcome {
+fn restart_all(global: &Global, options: &RestartOptions, timeout: Option<Duration>) -> Outcome {
     let (profile, kind) = named_in(global)?;
+    let what = "waiting for the gateways to start again".to_owned();
+    let progress = global.doing("restart", what, timeout);
     let answers = match global.existing()? {
         Some(store) => store.restart_all(profile.as_ref(), kind.as_ref(), options)?,
         None => Vec::new(),
     };
+    drop(progress);
     let all = answers.into_iter().map(|(office, answer)| match answer {
-        Ok(answer) => restarted(&office, &answer),
+        Ok(answer) => restarted(&office, &answer, timeout),
         Err(error) => One::failed(&office, &error),
     });
     Ok(One::of_all(all.collect(), exit::NOT_RUNNING))
 }
 
-fn restarted(office: &Office, answer: &Restart) -> One {
+fn restarted(office: &Office, answer: &Restart, timeout: Option<Duration>) -> One {
     let left_to = LeftTo::of(answer);
-    let Told { text, complaint, holder, code } = told_of_restart(office, answer, left_to.as_ref());
+    let Told { text, complaint, holder, code } =
+        told_of_restart(office, answer, left_to.as_ref(), timeout);
     let instance = if let Restart::Done(instance) = answer { Some(*instance) } else { None };
     let served_by = if let Restart::Served(by) = answer { Some(document(by)) } else { None };
     let document = json!({
@@ -80,7 +89,14 @@ impl LeftTo {
     }
 }
 
-fn told_of_restart<'a>(office: &Office, answer: &'a Restart, left_to: Option<&LeftTo>) -> Told<'a> {
+fn told_of_restart<'a>(
+    office: &Office,
+    answer: &'a Restart,
+    left_to: Option<&LeftTo>,
+    timeout: Option<Duration>,
+) -> Told<'a> {
+    // In full: with `--all` the options of this call do not name the office.
+    let Office { profile, kind } = office;
     let about = |holder: &Holder, what: &str| {
         Complaint::new(format!("{office}: {what} ({})", named(holder.pid)))
     };
@@ -102,25 +118,31 @@ fn told_of_restart<'a>(office: &Office, answer: &'a Restart, left_to: Option<&Le
         }
         Restart::NotServed(holder) => {
             let what = "not restarted in time; the request stands until it expires";
-            let complaint = about(holder, what).advising(
-                "wait longer (`--timeout DUR`), or `incumbent stop --force` and start it again; a \
-                 holder that is no `run` has to look for the marker `restart` itself",
-            );
+            let longer = twice(timeout);
+            let complaint = about(holder, what)
+                .advising(format!(
+                    "`incumbent restart --timeout {longer} --profile {profile} --kind {kind}` \
+                     waits longer"
+                ))
+                .advising(format!(
+                    "`incumbent stop --profile {profile} --kind {kind}`, and start it again; a \
+                     holder that is not a `run` has to look for the marker `restart` itself"
+                ));
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)
         }
         Restart::Withdrawn(holder) => {
-            let what = "the request was withdrawn, or a stop came in its place";
-            let complaint = about(holder, what).advising("look at `incumbent events`");
+            let what = "the request was withdrawn, or a stop replaced it";
+            let complaint = about(holder, what).advising("`incumbent events` says by whom");
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)
         }
         Restart::LeftToSupervisor { holder, .. } => {
             let what = "it was started with `run --exec`, so only its supervisor can restart it";
-            let (by, advice) = match left_to {
-                Some(LeftTo { by, restart_with }) => {
-                    let command = restart_with.as_ref().map(|command| format!("`{command}`"));
-                    (by.as_str(), command.unwrap_or_else(|| format!("restart it by {by}")))
-                }
-                None => ("which is not known", "`incumbent stop`, and start it again".to_owned()),
+            let (by, advice) = if let Some(LeftTo { by, restart_with }) = left_to {
+                let command = restart_with.as_ref().map(|command| format!("`{command}`"));
+                (by.as_str(), command.unwrap_or_else(|| format!("restart it by {by}")))
+            } else {
+                let stop = format!("`incumbent stop --profile {profile} --kind {kind}`");
+                ("which is not known", stop + ", and start it again")
             };
             let complaint = about(holder, &format!("{what}, {by}")).advising(advice);
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)

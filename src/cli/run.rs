@@ -2,28 +2,36 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::claim::document;
 use crate::cli::output::{Answer, Complaint, Outcome};
+use crate::cli::progress::Progress;
+use crate::cli::waiting::{Becomes, Waited};
 use crate::cli::{args, identity, output};
 use crate::exit::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::run::{Finished, Notice, Run, RunOutcome};
 use crate::stop::Replace;
-use crate::{ClaimOptions, Error, ProfileName, run, sys};
+use crate::{ClaimOptions, Error, LockName, ProfileName, Result, Wait, run, sys};
 
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
-        return Err(Error::invalid("the command is empty")
-            .with_hint("name it, e.g. `incumbent run my-gateway --serve`"));
+        return Err(
+            Error::invalid("the command is empty").with_hint("name it: `incumbent run -- CMD`")
+        );
     }
     let home = global.check()?;
+    let requests = identity::requests(arguments)?;
+    let names: Vec<LockName> = requests.iter().map(|request| request.name().clone()).collect();
     let mut options = ClaimOptions::new()
         .kind(global.kind()?)
         .stop_budget(arguments.stop_budget)
         .wait(arguments.wait.unwrap_or_default())
-        .locks(identity::requests(arguments)?);
+        .locks(requests);
     if arguments.replace {
         options = options.replace(replace(arguments));
     }
@@ -35,6 +43,8 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     }
     let (invocation, quiet) = (Invocation::of(global), arguments.quiet);
     let profile = global.profile_name()?;
+    let progress = Arc::new(Mutex::new(waiting(global, arguments, names)?));
+    let of_start = Arc::clone(&progress);
     let mut run = Run::new(profile.clone(), &arguments.command)
         .store(global.options())
         .claim(options)
@@ -42,6 +52,9 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         .forward(arguments.forward)
         .as_whole_process()
         .on_notice(move |notice| {
+            if matches!(notice, Notice::Started { .. }) {
+                drop(of_start.lock().take());
+            }
             if !quiet || matches!(notice, Notice::Started { .. }) {
                 tell(&invocation, notice);
             }
@@ -77,8 +90,24 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         run = run.restart_unresponsive(after);
     }
     let finished = run.run();
+    drop(progress.lock().take());
     output::finish_telling();
     Ok(answer(global, &profile, finished?))
+}
+
+/// What it waits for, if it does.
+fn waiting(
+    global: &Global,
+    arguments: &args::Run,
+    locks: Vec<LockName>,
+) -> Result<Option<Progress>> {
+    let wait = arguments.wait.unwrap_or_default();
+    if arguments.quiet || (matches!(wait, Wait::No) && !arguments.replace) {
+        return Ok(None);
+    }
+    let becomes = if arguments.exec { Becomes::AnotherProgram } else { Becomes::Nothing };
+    let (office, replaces) = (Some(global.office()?), arguments.replace);
+    Ok(Some(global.free("run", Waited { office, locks, wait, replaces, becomes })))
 }
 
 fn replace(arguments: &args::Run) -> Replace {

@@ -1,27 +1,74 @@
-//! `sql`: one read-only query, bounded in rows and time.
+//! `sql`: read-only queries, bounded in rows and time.
+
+use std::fs::File;
+use std::io::Read;
 
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::Global;
 use crate::cli::context::no_store;
 use crate::cli::output::{Answer, Format, Outcome, exit};
+use crate::cli::statements::statements;
 use crate::cli::{args, printable};
 use crate::query::Value as SqlValue;
 use crate::{Error, Result};
+
+/// More is the wrong file.
+const SQL_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Outcome {
     if arguments.csv && format == Format::Json {
         return Err(Error::invalid("the argument '--csv' cannot be used with '--json'")
             .with_hint("ask for one of them"));
     }
+    let text = asked(arguments)?;
+    let statements = statements(&text);
     let Some(store) = global.existing()? else { return Err(no_store(global)?) };
-    let answer = store.query(&arguments.query)?;
+    if statements.len() > 1 {
+        if arguments.csv || format == Format::Json {
+            let message =
+                format!("these are {} statements; only one can be answered", statements.len());
+            return Err(Error::invalid(message)
+                .with_hint("ask one at a time, or without `--csv` and `--json`"));
+        }
+        let tables: Vec<String> = statements
+            .into_iter()
+            .map(|statement| store.query(statement).map(|it| table(&it.columns, &it.rows)))
+            .collect::<Result<_>>()?;
+        return Ok(Answer::new(exit::OK, tables.join("\n"), Value::Null));
+    }
+    // What says nothing is refused in SQLite's own words.
+    let answer = store.query(statements.first().copied().unwrap_or(&text))?;
     let (columns, rows) = (&answer.columns, &answer.rows);
     if arguments.csv {
         return Ok(Answer::data(exit::OK, csv(columns, rows)?));
     }
     let text = if format == Format::Text { table(columns, rows) } else { String::new() };
     Ok(Answer::new(exit::OK, text, documents(columns, rows)))
+}
+
+/// The SQL: the argument, a file, or standard input.
+fn asked(arguments: &args::Sql) -> Result<String> {
+    let (bytes, whence) = match (&arguments.file, arguments.query.as_deref()) {
+        (Some(path), _) => (File::open(path).and_then(read), path.display().to_string()),
+        (None, Some("-")) => (read(std::io::stdin()), "standard input".to_owned()),
+        (None, query) => return Ok(query.unwrap_or_default().to_owned()),
+    };
+    let refused = |why: String| {
+        let message = format!("cannot read the SQL from {whence}: {why}");
+        Error::invalid(message).with_hint("give it as an argument, by `--file FILE`, or by a pipe")
+    };
+    let bytes = bytes.map_err(|error| refused(error.to_string()))?;
+    if bytes.len() as u64 > SQL_BYTES_MAX {
+        return Err(refused(format!("it has more than {SQL_BYTES_MAX} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| refused("it is not UTF-8".to_owned()))
+}
+
+fn read(from: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(SQL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn documents(columns: &[String], rows: &[Vec<SqlValue>]) -> Value {

@@ -74,9 +74,9 @@ fn too_many_about_a_lock(error: &clap::Error, arguments: &[OsString]) -> Option<
         word == "lock" || word == "unlock" || word.to_string_lossy().starts_with("--lock")
     });
     (is_about_a_lock && error.kind() == ErrorKind::UnknownArgument).then(|| {
-        Error::invalid("there is an argument too many (not shown: it may be a secret)").with_hint(
-            "quote an identity that has blanks in it, put `--` before one that begins with a \
-             dash, or use `--identity-env`",
+        Error::invalid("there is one argument too many (not shown: it may be a secret)").with_hint(
+            "quote an identity with blanks, put `--` before an identity that begins with a dash, \
+             or use `--identity-env`",
         )
     })
 }

@@ -21,19 +21,20 @@ words! {
     pub enum Severity {
         /// As it should be.
         Ok = "ok",
-        /// Worth knowing.
+        /// Worth knowing, and nothing has to be done.
         Info = "info",
         /// Could not be looked at: neither right nor wrong.
         Unknown = "unknown",
-        /// Something will go wrong, or has gone wrong.
+        /// Something goes wrong until somebody acts.
         Warning = "warning",
-        /// Somebody is kept from working, or data is at risk.
+        /// Something is broken now, or data is at risk.
         Error = "error",
     }
 }
 
 impl Severity {
-    /// Whether somebody should act.
+    /// Whether somebody has to act now: what a probe fails for. What is over, or ends by itself,
+    /// is at most [`Info`](Self::Info).
     #[must_use]
     pub fn is_problem(self) -> bool {
         matches!(self, Self::Warning | Self::Error)
@@ -45,7 +46,8 @@ impl Severity {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
-    /// Which check, in snake case; one that found several things has several findings.
+    /// Which check, in snake case; one that found several things has several findings. An id keeps
+    /// its meaning in later versions; `docs/doctor.md` lists all of them.
     pub id: &'static str,
     /// How much it matters.
     pub severity: Severity,
@@ -228,6 +230,9 @@ pub(super) fn program(pid: sys::Pid) -> String {
     sys::program_name(pid)
         .map_or_else(|| format!("pid {pid}"), |name| format!("pid {pid} ({name})"))
 }
+
+/// Who was refused something so long ago still wants it: a supervisor may try once a day.
+pub(super) const RECENTLY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// The first of many, and how many more there are.
 pub(super) fn listed<T>(all: &[T], shown_max: usize, show: impl Fn(&T) -> String) -> String {

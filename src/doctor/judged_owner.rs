@@ -9,7 +9,7 @@ use crate::owner::judge::look as look_at;
 use crate::records::{Record, instances, runtime};
 use crate::store::Inner;
 use crate::sys::Pid;
-use crate::{Kind, Office, ProfileName, Result};
+use crate::{Kind, ProfileName, Result};
 
 /// Whom the checks of owners are about.
 #[derive(Clone, Debug, Default)]
@@ -132,11 +132,6 @@ fn look_once(inner: &Inner, only: &Only) -> Result<Vec<JudgedOwner>> {
         JudgedOwner { record, judged, unresponsive_for }
     });
     Ok(looked_at.collect())
-}
-
-/// The verb, with `force` or without, that ends the record of an office.
-pub(super) fn evict_verb(office: &Office, force: &str) -> String {
-    format!("evict{force} --profile {} --kind {}", office.profile, office.kind)
 }
 
 #[cfg(test)]

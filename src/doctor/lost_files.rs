@@ -13,7 +13,7 @@ use crate::{Result, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[Check {
     id: "lost_files",
-    silent: "everybody has the files open that are here",
+    silent: "every user of the store has its current files open",
     look: lost_files,
 }];
 
@@ -40,9 +40,9 @@ fn lost_files(scene: &Scene) -> Result<Vec<Observation>> {
             program(*pid)
         ))
         .remedy(format!(
-            "a gateway that asks whether it still holds its office is told so; end pid {pid} if it \
-             is not a gateway, or does not ask. And keep what deletes old files away from {} \
-             (systemd-tmpfiles: a line `x {0}*`)",
+            "a gateway notices when it checks its office; end pid {pid} if it is not a gateway, or \
+             never checks. Keep cleaners of old files away from {} (systemd-tmpfiles: a line `x \
+             {0}*`)",
             location.file.display()
         ))
     };

@@ -145,7 +145,7 @@ impl Acquiring {
         turn: &Turn,
     ) -> Result<Attempt<GrantedLock>> {
         let inner = &store.inner;
-        let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
+        let count = turn.count;
         let mut aside = Lookups::default();
         let mut keepers = 0;
         for _ in 0..ATTEMPTS + request::owners_max(asked.requests()) {

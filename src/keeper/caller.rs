@@ -116,7 +116,7 @@ pub(crate) fn parent_to_record() -> Result<sys::Pid> {
         Why::IsSubshell => "a subshell, which ends at once",
     };
     Err(Error::invalid(format!(
-        "nobody was named to be recorded, and the parent process, pid {pid} ({name}), is {what}"
+        "no process was named, and the parent process, pid {pid} ({name}), is {what}"
     ))
     .with_hints(
         "name the process (`Whom::Process`)",

@@ -192,10 +192,12 @@ impl Keeping {
             let wait = self.ending.as_ref().map_or(LOOK_EVERY, |it| it.look_after(LOOK_EVERY));
             let event = self.pair.inbox.next(wait);
             if self.target.handle.has_ended() {
+                // Nobody is kept out while the kernel is asked.
+                self.store.inner.unlock_anchor();
                 if self.tenant.is_some() {
-                    // Nobody is kept out while the kernel is asked.
-                    self.store.inner.unlock_anchor();
                     tenant::record_end(&self.store.inner, &self.target, &self.kept);
+                } else {
+                    tenant::note_end(&self.store.inner, &self.target, &self.kept);
                 }
                 return;
             }

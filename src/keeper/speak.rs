@@ -39,11 +39,11 @@ fn check_is_own(store: &Store, record: &Record, office: &Office) -> Result<()> {
         return Err(not_owner(format!("the run we are in holds {own}, not {office}")));
     }
     Err(Error::invalid(format!(
-        "profile {} is served by {own}: only its platforms can be told apart",
+        "profile {} is served by {own}: only its platforms have a status of their own",
         office.profile
     ))
     .with_flag_hint(
-        "name its own profile for what is true of the gateway as a whole",
+        "to speak for the gateway as a whole, name its own profile",
         &format!("--profile {}", own.profile),
         "",
     ))
@@ -80,8 +80,8 @@ fn speaker(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Reco
     match (found, candidates.first()) {
         (Some(record), _) if record.is_pid && !record.is_in_place() => Ok(record),
         (Some(_), _) => Err(not_owner(format!(
-            "pid {pid} holds {office} itself, and speaks for itself: a `run` by its command, a \
-             program through the library"
+            "pid {pid} holds {office} itself, so only it sets its status: a `run` through its \
+             command, a program through the library"
         ))),
         (None, Some(holder)) => Err(not_owner(match holder.pid {
             Some(same) if same == pid => format!(

@@ -158,21 +158,46 @@ impl Ending {
     }
 }
 
+/// How the process ended, once it is collected; `None` where nobody does, or the kernel does not
+/// tell.
+fn wait_collected(target: &Target) -> Option<ChildEnd> {
+    let until = Deadline::after(COLLECTED_WITHIN);
+    loop {
+        match target.handle().end() {
+            Some(ended) => return Some(ended),
+            None if until.has_passed() => return None,
+            None => std::thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
+/// Notes in the rows of a process that has ended how it did: whoever claims next, or asks, finds it
+/// dead, and tells this as well.
+pub(super) fn note_end(inner: &Inner, target: &Target, rows: &[KeptRow]) {
+    let mut offices = rows.iter().filter(|row| row.record.office().is_some()).peekable();
+    if offices.peek().is_none() {
+        return;
+    }
+    let Some(ended) = wait_collected(target) else { return };
+    let offices: Vec<_> = offices.map(|row| row.record.id).collect();
+    let noted: Result<()> =
+        inner.write(|tx| offices.iter().try_for_each(|id| instances::note_exit(tx, *id, ended)));
+    if let Err(error) = noted {
+        tracing::debug!(%error, "how it ended is not on record");
+    }
+}
+
 /// Records how the process of these rows ended, if that can be known. Where it cannot, whoever
 /// claims next finds out what there is.
 pub(super) fn record_end(inner: &Inner, target: &Target, rows: &[KeptRow]) {
-    let until = Deadline::after(COLLECTED_WITHIN);
-    let ended = loop {
-        match target.handle().end() {
-            Some(ended) => break ended,
-            None if until.has_passed() => return,
-            None => std::thread::sleep(LOOK_EVERY),
-        }
-    };
+    let Some(ended) = wait_collected(target) else { return };
     let how = how_it_ended(ended);
     let recorded: Result<()> = inner.write(|tx| {
         for row in rows.iter().filter(|row| row.record.office().is_some()) {
-            ending::end_other(tx, row.record.id, &how)?;
+            if ending::end_other(tx, row.record.id, &how)?.is_none() {
+                // Somebody was faster, and could not know it.
+                instances::note_exit(tx, row.record.id, ended)?;
+            }
         }
         Ok(())
     });

@@ -43,7 +43,7 @@ pub struct Judgement {
 /// Why a verdict was reached, as a clause for people, by what was seen as well.
 pub(crate) fn because_seen(reason: &Reason, flags: Flags, seen: &Evidence) -> &'static str {
     if flags.release_pending {
-        return "its owner has released it, and could not write that down yet";
+        return "its owner has released it, but could not record that yet";
     }
     match (reason, seen.observed()) {
         // A pending release of another process, or an exec.

@@ -85,11 +85,11 @@ reasons! {
     /// It lives on another machine, in another pid namespace, or behind a foreign process
     /// table, and no anchor can be seen.
     ForeignNamespace = "foreign_namespace",
-        "it was recorded in another pid namespace or on another machine, and what can be seen \
-         from here proves neither its life nor its end";
+        "it was recorded in another pid namespace or on another machine, and cannot be checked \
+         from here";
     /// Neither the anchor nor the process can be looked at well enough.
     NotVerifiable = "not_verifiable",
-        "neither its lock nor its process can be looked at well enough";
+        "neither its lock nor its process can be checked";
     /// There is no record, or no store.
     NeverClaimed = "never_claimed", "nobody has claimed it yet";
     /// A takeover or a stop is in progress.
@@ -102,7 +102,7 @@ reasons! {
     TimedOut = "timed_out", "it has not ended in its time";
     /// An older gateway acts beside the holder on record.
     OlderGateway = "older_gateway",
-        "it is an older gateway, and acts beside the holder on record";
+        "it is an older gateway, and runs next to the holder on record";
     /// One of another profile, or of another store, holds the lock of the directory that the
     /// profile stands for.
     LegacyHomeInUse = "legacy_home_in_use",

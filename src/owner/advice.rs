@@ -10,6 +10,7 @@ impl Holder {
     /// without a full stop. For a program that acts itself there are [`stop`](crate::stop) and
     /// [`Wait`](crate::Wait).
     #[must_use]
+    #[allow(clippy::too_many_lines, reason = "a list of situations")]
     pub fn advice(&self) -> String {
         if self.is_this_process {
             return "release it where this process holds it, or wait until that is done".to_owned();
@@ -19,14 +20,14 @@ impl Holder {
             return self.advice_on_frozen();
         }
         let (evict, wait) = match &self.wanted {
-            Wanted::Office(Office { profile, kind }) => (
+            Wanted::Office(office @ Office { profile, kind }) => (
                 format!("incumbent evict --force --profile {profile} --kind {kind}"),
-                "wait for it with `incumbent run --wait -- CMD`",
+                format!("wait for it with `incumbent run{} --wait -- CMD`", arguments(office)),
             ),
             Wanted::Lock(LockName { scope, identity_hash }) => (
                 format!("incumbent unlock {scope} --hash {identity_hash} --force"),
-                "use another identity, or wait for it (`incumbent run --wait`, `incumbent lock \
-                 acquire --wait`)",
+                "use another identity, or wait for it with `incumbent run --wait -- CMD`"
+                    .to_owned(),
             ),
         };
         if let Some(path) = &self.left {
@@ -39,7 +40,7 @@ impl Holder {
             };
             let keep = if keepers.len() > 1 { "keep" } else { "keeps" };
             return format!(
-                "{who} {keep} {0}: end {whom}, or, if no gateway runs any more, remove {0}",
+                "{who} {keep} {0}: end {whom}, or, if no gateway is running, remove {0}",
                 path.display()
             );
         }
@@ -50,20 +51,20 @@ impl Holder {
         }
         match &self.reason {
             Reason::OlderGateway => format!(
-                "two act for it: end pid {pid}, or the holder on record (`incumbent stop`), first"
+                "two gateways are running: stop pid {pid}, or the holder on record (`incumbent \
+                 stop`), first"
             ),
             Reason::Reserved => {
-                format!("wait until pid {pid} is done, or end it: its reservation ends with it")
+                format!("pid {pid} is about to take it, or to stop its holder: {wait}")
             }
             Reason::Superseded => {
-                "nothing, if that one is the gateway you want; else take its place anyway \
-                (`incumbent run --replace --force -- CMD`), and see to it that only one supervisor \
-                starts it"
+                "nothing, if that gateway is the right one; otherwise take its place (`incumbent \
+                 run --replace --force -- CMD`), and let only one supervisor start it"
                     .to_owned()
             }
             Reason::CannotSignal if self.is_our_ancestor => format!(
                 "run this outside of it (another terminal, its supervisor), or have pid {pid} end \
-                 itself (it may look for its markers: `incumbent marker consume`)"
+                 itself, as the marker asks it to"
             ),
             Reason::CannotSignal => format!(
                 "stop pid {pid} where and as whom it runs (another container or pid namespace, \
@@ -81,19 +82,28 @@ impl Holder {
             }
             // To stop it, or to take its place, ends whoever asks; to wait for it never ends.
             _ if self.is_our_run => {
-                "start the program itself, without another `run`: it is in that one already"
-                    .to_owned()
+                "start the program itself, without another `run`: this process is already inside \
+                 one"
+                .to_owned()
             }
             _ if self.verdict == Verdict::Unknown => {
-                format!("look whether it still runs; if you know that it does not, `{evict}`")
+                format!("check whether it still runs; if you know that it does not, `{evict}`")
             }
             _ if self.flags.elsewhere => format!(
                 "stop it where it runs, in another container, pid namespace or machine; or {wait}"
             ),
-            _ if self.flags.stopped => format!(
-                "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
-                 `kill -KILL {pid}`"
-            ),
+            _ if self.flags.stopped => {
+                let end = match (&self.profile, &self.kind) {
+                    (Some(profile), Some(kind)) => format!(
+                        "`incumbent stop --force --timeout 10s --profile {profile} --kind {kind}`"
+                    ),
+                    _ => format!("`kill -KILL {pid}`"),
+                };
+                format!(
+                    "it is stopped by a signal: continue it with `kill -CONT {pid}`, or end it \
+                     with {end}"
+                )
+            }
             _ => match &self.wanted {
                 Wanted::Office(office) => format!(
                     "stop it first (`incumbent stop{0}`), take its place (`incumbent run{0} \
@@ -117,7 +127,7 @@ impl Holder {
         // Elsewhere its numbers are those of strangers.
         let pids = [self.child_pid, self.pid].map(|pid| pid.filter(|_| !self.flags.elsewhere));
         format!(
-            "it is frozen, and sees what it is asked when it is thawed: {}",
+            "it is frozen, and answers only after it is thawed: {}",
             frozen::how_to_thaw(pids, self.supervisor.as_deref())
         )
     }
@@ -129,8 +139,8 @@ impl Holder {
                 .to_owned();
         }
         format!(
-            "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or is \
-             not who holds the lock"
+            "look at what pid {pid} does: a process that SIGKILL does not end hangs in the kernel, \
+             or does not hold the lock"
         )
     }
 

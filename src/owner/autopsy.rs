@@ -166,7 +166,9 @@ impl Left {
                 false
             }
             EndReason::Signalled if how.signal == Some(KILL) && how.by.is_none() => true,
-            EndReason::Dead(reason) => reason != DeadReason::LeaseExpired,
+            EndReason::Dead(DeadReason::LeaseExpired) => false,
+            // Where the kernel told how it ended, memory has killed only who got that signal.
+            EndReason::Dead(_) => how.exit_code.is_none() && how.signal.is_none_or(|it| it == KILL),
             _ => return Ok(None),
         };
         if !shutdowns::exists(connection)? {
@@ -272,8 +274,10 @@ impl Left {
         };
         let ago =
             word.ago.map_or_else(String::new, |ago| format!(" {} before", length(millis(ago))));
-        let never = format!("it never let go: {} came{ago}", sys::signal_name(*number));
-        let end = End { signal: Some(*number), by: sender.clone(), ..how.clone() };
+        let never = format!("it never released: {} came{ago}", sys::signal_name(*number));
+        // What the kernel said of it, where it said something.
+        let signal = how.signal.or(Some(*number));
+        let end = End { signal, by: sender.clone(), ..how.clone() };
         let end = with_detail(&end, EndReason::Signalled, &never);
         match unknown_because {
             Some(why) => with_detail(&end, EndReason::Signalled, why),

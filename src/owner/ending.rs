@@ -20,7 +20,9 @@ fn end(
     nonce_hash: Option<&str>,
     end: &End,
 ) -> Result<Option<EndReason>> {
-    let end = &autopsy::explain(tx, tx.store(), id, end)?;
+    let end = with_exit(tx, id, end)?;
+    note_seen_ends(tx)?;
+    let end = &autopsy::explain(tx, tx.store(), id, &end)?;
     let Some(ended) = instances::end(tx, id, nonce_hash, end)? else { return Ok(None) };
     let has_markers = markers::exists(tx)?;
     if has_markers && !planted(Fault::MarkersOutliveTarget) {
@@ -43,6 +45,30 @@ fn end(
         record_end(tx, id, office, ended.pid, end)?;
     }
     Ok(Some(end.reason))
+}
+
+/// The end of one that was found dead, with how its process ended, if somebody saw that.
+fn with_exit(tx: &Tx<'_>, id: InstanceId, end: &End) -> Result<End> {
+    if !matches!(end.reason, EndReason::Dead(_)) {
+        return Ok(end.clone());
+    }
+    let seen = match tx.store().witnessed.end_of(id) {
+        Some(seen) => Some(seen),
+        None => instances::noted_exit(tx, id)?,
+    };
+    Ok(match seen {
+        Some(seen) => end.clone().told(seen),
+        None => end.clone(),
+    })
+}
+
+/// Adds to earlier ends what the kernel told of them since: this process has waited for them, and
+/// wrote them down before it was known.
+pub(crate) fn note_seen_ends(tx: &Tx<'_>) -> Result<()> {
+    for (id, ended) in tx.store().witnessed.take_known() {
+        instances::note_exit(tx, id, ended)?;
+    }
+    Ok(())
 }
 
 fn record_end(

@@ -87,7 +87,7 @@ impl Terminated {
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for this process, an ancestor of it, and pid 1;
 /// [`Permission`](ErrorKind::Permission) if the system does not let us signal it;
-/// [`Unsupported`](ErrorKind::Unsupported) where it cannot be told whether it lives (another pid
+/// [`Unsupported`](ErrorKind::Unsupported) where it is unknown whether it is alive (another pid
 /// namespace, a hidden process), and on Windows as above; [`Busy`](ErrorKind::Busy) when this
 /// process ran short of descriptors or memory. After an error nothing was signalled, unless it is
 /// `Permission` for the second signal.

@@ -1,11 +1,12 @@
 //! The tables `conflicts` and `lock_conflicts`: who wanted what another one held, counted, so that
 //! a loop of 50,000 refusals is one row with that count.
 
-use rusqlite::{Connection, named_params};
+use rusqlite::{Connection, OptionalExtension, named_params};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::clock::as_rfc3339;
+use crate::names::{IdentityHash, Scope};
 use crate::process::Subject;
 use crate::records::events::EventRecord;
 use crate::store::Tx;
@@ -183,6 +184,29 @@ pub(crate) fn count_lock_conflict(
         ..EventRecord::default()
     })?;
     prune_conflicts(tx, name)
+}
+
+/// The lock that `profile` was refused last because of `holder`.
+pub(super) fn last_lock_wanted(
+    connection: &Connection,
+    profile: &ProfileName,
+    holder: InstanceId,
+) -> Result<Option<LockName>> {
+    if !connection.table_exists(None, "lock_conflicts")? {
+        return Ok(None);
+    }
+    let wanted: Option<(String, String)> = connection
+        .prepare_cached(
+            "SELECT scope, identity_hash FROM lock_conflicts
+             WHERE holder_id = ?1 AND profile = ?2 ORDER BY last_at_ms DESC LIMIT 1",
+        )?
+        .query_row((holder.as_i64(), profile.as_str()), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let name = |(scope, hash): (String, String)| {
+        let identity_hash = IdentityHash::from_hex(&hash).ok()?;
+        Some(LockName { scope: Scope::new(scope).ok()?, identity_hash })
+    };
+    Ok(wanted.and_then(name))
 }
 
 /// Who was refused by `holder`, the latest first.

@@ -82,16 +82,26 @@ pub(crate) fn newest_detail(connection: &Connection, event: &str) -> Result<Opti
     Ok(detail.flatten().and_then(|detail| serde_json::from_str(&detail).ok()))
 }
 
-/// The newest `count_max` events, of one profile or of all, oldest first.
-pub(crate) fn newest(
-    connection: &Connection,
-    profile: Option<&ProfileName>,
-    count_max: usize,
-) -> Result<Vec<Event>> {
+/// Which events are asked for; `None`, and no name, is all of them.
+#[derive(Debug, Default)]
+pub(crate) struct EventSelection<'a> {
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) names: &'a [String],
+    pub(crate) since_ms: Option<i64>,
+    pub(crate) count_max: Option<usize>,
+}
+
+/// The newest of the events that are asked for, oldest first.
+pub(crate) fn newest(connection: &Connection, which: &EventSelection<'_>) -> Result<Vec<Event>> {
     const SQL: &str = "SELECT * FROM (SELECT * FROM events
-            WHERE (?1 IS NULL OR profile = ?1) ORDER BY id DESC LIMIT ?2) ORDER BY id";
-    let profile = profile.map(ProfileName::as_str);
-    select(connection, SQL, (profile, i64::try_from(count_max).unwrap_or(i64::MAX)))
+            WHERE (?1 IS NULL OR profile = ?1)
+              AND (?2 IS NULL OR event IN (SELECT value FROM json_each(?2)))
+              AND (?3 IS NULL OR at_ms >= ?3)
+            ORDER BY id DESC LIMIT ?4) ORDER BY id";
+    let profile = which.profile.map(ProfileName::as_str);
+    let names = (!which.names.is_empty()).then(|| json!(which.names).to_string());
+    let count_max = which.count_max.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
+    select(connection, SQL, (profile, names, which.since_ms, count_max))
 }
 
 /// The first [`BATCH`] events after that of `id`, oldest first.

@@ -12,6 +12,9 @@ use crate::records::events::EventRecord;
 use crate::store::{Deferred, Inner, Tx, What};
 use crate::{Error, ErrorKind, InstanceId, Office, Result, patience, sys};
 
+/// How a sender is called that is no process: Ctrl-C in the foreground, see [`last_word`].
+pub(crate) const BY_A_KEY: &str = "a key at the terminal";
+
 /// Rows kept of each instance: who signals it in a loop shall not push out what others said.
 const KEPT_OF_INSTANCE: i64 = 20;
 
@@ -166,7 +169,7 @@ pub(crate) fn last_word(
     what: What,
 ) -> Result<Option<Word>> {
     const SQL: &str = "SELECT id, at_boot_ms, boot_id, pid, signal, sender,
-             sender_pid IS NOT NULL, message, place
+             sender_pid IS NOT NULL OR sender LIKE 'a key at the terminal%', message, place
          FROM shutdowns
          WHERE instance_id = ?1 AND what = ?2 AND may_be_reload = 0 AND survived_at_ms IS NULL
            AND (signal IS NOT NULL OR message IS NOT NULL)

@@ -3,12 +3,15 @@
 //! A waiter is an instance of its own, with an anchor; its row here says what it waits for, for
 //! others to see. It decides nothing.
 
+use std::borrow::Cow;
+
 use rusqlite::Connection;
 use serde_json::json;
 
 use crate::records::events::EventRecord;
+use crate::records::locks;
 use crate::store::Tx;
-use crate::{InstanceId, Kind, LockName, ProfileName, Result, Wanted, sys};
+use crate::{InstanceId, Kind, Office, ProfileName, Result, Wanted, sys};
 
 /// The columns that say what is waited for: kind, scope, identity hash.
 fn columns(wanted: &Wanted) -> (Option<&str>, Option<&str>, Option<&str>) {
@@ -80,16 +83,28 @@ pub(crate) fn anchors(connection: &Connection, profile: &ProfileName) -> Result<
     Ok(anchors)
 }
 
-/// Who is on record as waiting for a lock, and since when (Unix milliseconds), the longest first.
-pub(crate) fn of_lock(connection: &Connection, name: &LockName) -> Result<Vec<(InstanceId, i64)>> {
+/// Who is on record as waiting for `wanted`, and since when (Unix milliseconds), the longest first.
+pub(crate) fn of(connection: &Connection, wanted: &Wanted) -> Result<Vec<(InstanceId, i64)>> {
+    const OF_LOCK: &str = "SELECT instance_id, since_at_ms FROM waiters
+         WHERE scope = ?1 AND identity_hash = ?2 ORDER BY since_at_ms, instance_id";
+    const OF_OFFICE: &str = "SELECT instance_id, since_at_ms FROM waiters
+         WHERE profile = ?1 AND kind = ?2 AND scope IS NULL ORDER BY since_at_ms, instance_id";
+    let (sql, first, second) = match wanted {
+        Wanted::Lock(name) => {
+            (Cow::Borrowed(OF_LOCK), name.scope.as_str(), name.identity_hash.as_str())
+        }
+        // Before there were locks, all waited for offices.
+        Wanted::Office(Office { profile, kind }) if !locks::exists(connection)? => {
+            let sql = OF_OFFICE.replace("AND scope IS NULL ", "");
+            (Cow::Owned(sql), profile.as_str(), kind.as_str())
+        }
+        Wanted::Office(Office { profile, kind }) => {
+            (Cow::Borrowed(OF_OFFICE), profile.as_str(), kind.as_str())
+        }
+    };
     let waiters = connection
-        .prepare_cached(
-            "SELECT instance_id, since_at_ms FROM waiters
-             WHERE scope = ?1 AND identity_hash = ?2 ORDER BY since_at_ms, instance_id",
-        )?
-        .query_map((name.scope.as_str(), name.identity_hash.as_str()), |row| {
-            Ok((InstanceId(row.get(0)?), row.get(1)?))
-        })?
+        .prepare_cached(&sql)?
+        .query_map((first, second), |row| Ok((InstanceId(row.get(0)?), row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(waiters)
 }

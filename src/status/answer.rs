@@ -7,9 +7,9 @@ use rusqlite::Connection;
 use crate::liveness::{Lease, Ruling};
 use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line};
 use crate::records::profiles::profiles;
-use crate::records::{instances, runtime};
+use crate::records::{Record, instances, runtime};
 use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
-use crate::status::report::{LastEnd, Report};
+use crate::status::report::Report;
 use crate::status::{ended, recorded};
 use crate::store::Inner;
 use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, Verdict, owner, sys};
@@ -63,6 +63,24 @@ pub(crate) fn report_all(
     inner.with_clear_sight(|| known.into_iter().map(resolve).collect())
 }
 
+/// What is true of the offices that are on record for the process that has `pid` in our pid
+/// namespace, as its own or by the `run` whose command it is.
+pub(crate) fn report_of_process(inner: &Inner, pid: sys::Pid) -> Result<Vec<Report>> {
+    let start_time = sys::process_facts(pid).start_time;
+    let rows = ended::read(inner, |connection| {
+        instances::live_of_process(connection, pid, start_time, inner.observer())
+    })?;
+    let mut reports = Vec::new();
+    for office in rows.iter().filter_map(Record::office) {
+        let report = report(inner, &office)?;
+        // Somebody else may have it by now.
+        if [report.pid, report.child_pid].contains(&Some(pid)) {
+            reports.push(report);
+        }
+    }
+    Ok(reports)
+}
+
 /// What is true of an office, or whether an owner of a lost store may be at work in it.
 fn resolve(looks: &mut HolderLooks<'_>, office: &Office, known: OfficeSnapshot) -> Result<Report> {
     let report = resolve_recorded(looks, office, known)?;
@@ -104,7 +122,12 @@ fn resolve_recorded(
             continue;
         }
         let is_alive = report.running;
-        let report = Report { office: office.clone(), served_by: Some(server), ..report };
+        let report = Report {
+            office: office.clone(),
+            served_by: Some(server),
+            waiters: own.waiters.clone(),
+            ..report
+        };
         if is_alive {
             return Ok(report);
         }
@@ -135,9 +158,7 @@ fn resolve_as(
         }
         let last_end = match judged.ruling {
             Ruling::Dead(reason) => {
-                let end = ended::unrecorded_end(inner, &record, reason)?;
-                let reason = end.reason.into();
-                Some(LastEnd { reason, by: end.by, at_ms: None })
+                Some(ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?))
             }
             Ruling::Alive(_) | Ruling::Unknown(_) => {
                 known.last_ended.as_ref().and_then(ended::last_end)
@@ -147,8 +168,11 @@ fn resolve_as(
         let anchor_holders = leaked.map_or_else(Vec::new, |anchor| {
             sys::processes_with_open_file(&inner.location.anchors.join(anchor))
         });
+        let is_dead = matches!(judged.ruling, Ruling::Dead(_));
         let report = Report {
             age: crate::status::report::age(inner, &record, &judged.evidence),
+            command_age: crate::status::report::command_age(inner, &record, &judged.evidence),
+            refused: known.refused.filter(|_| is_dead),
             desired: known.desired,
             home: known.home,
             last_end,
@@ -156,18 +180,26 @@ fn resolve_as(
             conflicts: known.conflicts,
             locks: known.locks,
             markers: known.markers,
+            waiters: known.waiters,
             ..Report::of(office, &record).judged(&judged)
         };
         return Ok(report.said(inner, &record, known.said));
     }
     let Some(ended) = known.last_ended else {
-        return Ok(Report { desired: known.desired, ..Report::never_claimed(office.clone()) });
+        return Ok(Report {
+            desired: known.desired,
+            refused: known.refused,
+            waiters: known.waiters,
+            ..Report::never_claimed(office.clone())
+        });
     };
     let report = Report {
         reason: ended.end_reason.clone().unwrap_or(Reason::Other("".into())),
         desired: known.desired,
         home: known.home,
         last_end: ended::last_end(&ended),
+        refused: known.refused,
+        waiters: known.waiters,
         ..Report::of(office, &ended)
     };
     Ok(report.said(inner, &ended, known.said))

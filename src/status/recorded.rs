@@ -9,16 +9,18 @@ use rusqlite::Connection;
 use crate::liveness::{Judgement, Lease};
 use crate::owner::held_lock::HeldLock;
 use crate::owner::orphan::orphan;
+use crate::owner::waiter::{Waiter, waiting};
 use crate::owner::{held_lock, look};
 use crate::process::Orphan;
 use crate::records::conflicts::{Conflict, conflicts};
 use crate::records::instances::LockNow;
 use crate::records::markers::Marker;
 use crate::records::profiles::Desired;
-use crate::records::{Record, instances, markers, profiles, runtime};
+use crate::records::starts::RefusedStart;
+use crate::records::{Record, instances, markers, profiles, runtime, starts};
 use crate::status::report::Statement;
 use crate::store::Inner;
-use crate::{InstanceId, Office, ProfileName, Result, owner};
+use crate::{InstanceId, Office, ProfileName, Result, Wanted, owner};
 
 /// What one snapshot of the store says of an office.
 pub(crate) struct Recorded {
@@ -29,7 +31,10 @@ pub(crate) struct Recorded {
     pub(super) conflicts: Vec<Conflict>,
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
+    pub(super) waiters: Vec<Waiter>,
     pub(super) said: Statement,
+    /// The last start, if it was refused.
+    pub(super) refused: Option<RefusedStart>,
 }
 
 /// The holder of `office` as asked about for `profile`: its own, or one that it serves.
@@ -67,7 +72,20 @@ pub(super) fn recorded(
         },
         Some(_) | None => Statement::default(),
     };
-    Ok(Recorded { live, last_ended, desired, home, conflicts, locks, markers, said })
+    let refused = starts::last_refused(connection, office)?;
+    let waiters = waiting(inner, connection, &Wanted::Office(office.clone()))?;
+    Ok(Recorded {
+        live,
+        last_ended,
+        desired,
+        home,
+        conflicts,
+        locks,
+        markers,
+        waiters,
+        said,
+        refused,
+    })
 }
 
 /// What one snapshot says of an office, and of those who serve its profile.

@@ -3,6 +3,7 @@
 //! Reads never write; every change goes through [`Inner::write`], one `BEGIN IMMEDIATE` that first
 //! checks that the file is still the store we opened.
 
+mod backup;
 pub(crate) mod busy;
 mod control;
 pub(crate) mod deferred;
@@ -29,6 +30,7 @@ pub(crate) mod transaction;
 pub(crate) mod turns;
 pub(crate) mod wal;
 pub(crate) mod watcher;
+mod witnessed;
 
 pub(crate) use crate::store::deferred::Deferred;
 pub(crate) use crate::store::handle::Inner;

@@ -174,7 +174,7 @@ pub(super) fn forked(file: &Path) -> Error {
     .at(file)
     .with_hint(
         "this process may open it again if its parent called `Store::close_for_fork` before the \
-         fork; else execute a program here that opens it",
+         fork; otherwise execute a program here that opens it",
     )
 }
 

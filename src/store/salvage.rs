@@ -69,6 +69,14 @@ fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
         )?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
+    // What they add for a new row is among the rows already.
+    let triggers: Vec<(String, String)> = new
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (name, _) in &triggers {
+        new.execute_batch(&format!("DROP TRIGGER {name}"))?;
+    }
     let mut saved = Vec::new();
     for (table, without_rowid) in tables {
         if let Some(mut copy) = Copy::of(&table, damaged, new)? {
@@ -79,6 +87,9 @@ fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
             }
             saved.push(copy.saved);
         }
+    }
+    for (_, sql) in &triggers {
+        new.execute_batch(sql)?;
     }
     Ok(saved)
 }

@@ -26,6 +26,7 @@ mod examples;
 mod faults;
 mod forensics;
 mod handover;
+mod hints;
 mod identity;
 mod keepers;
 mod kill;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::rfc3339;
-use crate::doctor::check::{Observation, Opened, counted, listed};
+use crate::doctor::check::{Observation, Opened, RECENTLY_MS, counted, listed};
 use crate::doctor::judged_owner::JudgedOwner;
 use crate::forensics::systemd::SystemdCheck;
 use crate::process::subject;
@@ -23,8 +23,10 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
         let stop = owner.record.office().map_or_else(
             || format!("end it (`kill {pid}`)"),
             |office| {
-                let verb = format!("stop --profile {} --kind {}", office.profile, office.kind);
-                format!("stop it ({})", opened.scene.command(&verb))
+                let stop = opened
+                    .scene
+                    .command(&format!("stop --profile {} --kind {}", office.profile, office.kind));
+                format!("stop it ({stop})")
             },
         );
         // Read after its row: who has ended meanwhile is under nobody.
@@ -41,24 +43,30 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
             );
         }
         if recorded == "none" {
+            let recent_ms = opened.now_ms().saturating_sub(RECENTLY_MS);
             let refused = refused_services(opened, owner)?;
-            seen.extend(refused.into_iter().map(|(service, count, last)| {
-                Observation::warning(format!(
+            seen.extend(refused.into_iter().map(|(service, count, last_at_ms)| {
+                let last = rfc3339(last_at_ms).unwrap_or_else(|| "an unknown time".to_owned());
+                let text = format!(
                     "{} is held by pid {pid}, which no supervisor started, since {}; {service} was \
                      refused it {}, the last time at {last}",
                     owner.name(),
                     owner.since(),
                     counted(usize::try_from(count).unwrap_or(usize::MAX), "time", "times"),
-                ))
-                .remedy(format!("{stop}, and let the service start it"))
+                );
+                // A service that was switched off since does not try any more.
+                let is_recent = last_at_ms >= recent_ms;
+                let seen =
+                    if is_recent { Observation::warning(text) } else { Observation::info(text) };
+                seen.remedy(format!("{stop}, and let the service start it"))
             }));
         }
     }
     Ok(seen)
 }
 
-/// The services whose starts this owner refused, how often, and when last.
-fn refused_services(opened: &Opened, owner: &JudgedOwner) -> Result<Vec<(String, i64, String)>> {
+/// The services whose starts this owner refused, how often, and when last: Unix milliseconds.
+fn refused_services(opened: &Opened, owner: &JudgedOwner) -> Result<Vec<(String, i64, i64)>> {
     let rows: Vec<(String, i64, i64)> = opened.inner().read(|connection| {
         Ok(connection
             .prepare_cached(
@@ -77,8 +85,7 @@ fn refused_services(opened: &Opened, owner: &JudgedOwner) -> Result<Vec<(String,
             *entry = (entry.0.saturating_add(count), entry.1.max(last_at_ms));
         }
     }
-    let at = |ms| rfc3339(ms).unwrap_or_else(|| "an unknown time".to_owned());
-    Ok(services.into_iter().map(|(name, (count, last))| (name, count, at(last))).collect())
+    Ok(services.into_iter().map(|(name, (count, last))| (name, count, last)).collect())
 }
 
 /// The service in the name of a party: `parent:12/... systemd:gw.service`.
@@ -135,7 +142,7 @@ fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Observatio
     match (&check.mismatch, &check.timeout_stop) {
         (Ok(true), Ok(given)) => {
             let text = format!(
-                "{unit} is killed {given} after it is asked to stop, and {of} may take {}",
+                "{unit} is killed {given} after it is asked to stop, but {of} may take {}",
                 Span::Finite(check.expected_min)
             );
             let remedy = check.advice();
@@ -143,7 +150,7 @@ fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Observatio
         }
         (Ok(_), _) => None,
         (Err(_), _) => Some(Observation::unknown(format!(
-            "whether {unit} gives {of} time enough to stop cannot be told: {}",
+            "cannot tell whether {unit} gives {of} enough time to stop: {}",
             check.reason().unwrap_or("systemd does not say")
         ))),
     }

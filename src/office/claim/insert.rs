@@ -104,7 +104,7 @@ pub(in crate::office) fn insert(
             writer: &writer,
             writer_pid: inner.observer().pid,
         };
-        owner.beat(tx, None)?;
+        owner.beat(tx, None, None)?;
     }
     if let Some(waiter) = candidate.waiter {
         ending::end_other(tx, waiter, &End::new(EndReason::Released))?;

@@ -40,7 +40,7 @@ pub enum Claim {
 
 /// Claims what is reserved for the row `candidate.waiter`.
 pub(crate) fn claim_reserved(store: &Store, candidate: &Candidate<'_>) -> Result<Claim> {
-    let turn = Turn { waiter: candidate.waiter, deadline: Deadline::never() };
+    let turn = Turn { waiter: candidate.waiter, deadline: Deadline::never(), count: Count::No };
     Ok(match attempt(store, candidate, &turn)? {
         Attempt::Granted(Won::Tenure(tenure)) | Attempt::Shared(Won::Tenure(tenure)) => {
             Claim::Granted(tenure)
@@ -60,12 +60,11 @@ enum Won {
     Plan(Plan),
 }
 
-/// One claim that does not wait for the holder; retries that a person waits for are refused
-/// without being counted again.
+/// One claim that does not wait for the holder.
 fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Attempt<Won>> {
     let inner = &store.inner;
     let candidate = Candidate { waiter: turn.waiter, ..candidate.clone() };
-    let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
+    let count = turn.count;
     let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS + request::owners_max(candidate.locks) {
         // Claims of this process are serialised, so that its own fresh row is never taken for

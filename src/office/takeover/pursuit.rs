@@ -107,6 +107,7 @@ impl<'a> Pursuit<'a> {
         };
         let mut children = children.clone().unwrap_or_default();
         if let Ok(owner) = &owner {
+            inner.witnessed.watch(record.id, owner.handle());
             let more = aside::started_by(record, owner.pid());
             children
                 .extend(more.into_iter().filter(|it| !children.contains(it)).collect::<Vec<_>>());

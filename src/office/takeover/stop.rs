@@ -417,10 +417,11 @@ fn finish(
             return StopOutcome::Ended { instance, pid, killed, still_runs };
         }
         Pursued::TimedOut => (Reason::TimedOut, "it has not ended in its time".to_owned()),
-        Pursued::Cancelled => (Reason::TimedOut, "nobody waited any longer".to_owned()),
+        Pursued::Cancelled => (Reason::TimedOut, "the wait was cancelled".to_owned()),
         Pursued::CannotSignal(Unproven::Ancestor) => {
             is_our_ancestor = true;
-            let why = "it cannot be signalled: it started this process; it was asked by a marker";
+            let why = "it cannot be signalled, because it started this process; a marker asks it \
+                       to end";
             (Reason::CannotSignal, why.to_owned())
         }
         Pursued::CannotSignal(why) => {
@@ -474,7 +475,7 @@ fn settle(
         if let (None, Ruling::Dead(reason)) = (now.ended_at_ms, judged.ruling) {
             ending::end_other(tx, record.id, &End::new(EndReason::Dead(reason)))?;
         }
-        Ok(())
+        ending::note_seen_ends(tx)
     });
     if let Err(error) = settled {
         tracing::warn!(%error, "the end of a stopped owner is left for the next claim to record");

@@ -17,6 +17,7 @@ use crate::claim::guard::watch;
 use crate::owner::ending;
 use crate::process::descendants::LeftOver;
 use crate::process::older::beside::{HeldBeside, LostLock};
+use crate::records::instances::Came;
 use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
 use crate::scoped::{GrantedLock, guard};
@@ -229,15 +230,16 @@ impl Tenure {
         self.footing.inner.let_go_of_lost_store();
     }
 
-    /// Records the command that a `run` is about to let go; a restart that was asked for is served
-    /// by that. What the last command said of itself goes with it (a trigger of the schema). False
-    /// when the office was lost.
-    pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
+    /// Records the command that a `run` is about to let go, or goes on with in another store; a
+    /// restart that was asked for is served by that. What the last command said of itself goes with
+    /// it (a trigger of the schema). False when the office was lost.
+    pub(crate) fn set_child(&self, command: &Command, came: Came) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
         inner.write(|tx| {
-            if !instances::set_child(tx, *instance, &self.nonce, command)? {
+            if !instances::set_child(tx, *instance, &self.nonce, command, came)? {
                 return Ok(false);
             }
+            ending::note_seen_ends(tx)?;
             records_markers::serve_restarts(
                 tx,
                 *instance,
@@ -251,7 +253,7 @@ impl Tenure {
     /// for is still open. False when the office was lost.
     pub(crate) fn follow_child(&self, command: &Command) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
-        inner.write(|tx| instances::set_child(tx, *instance, &self.nonce, command))
+        inner.write(|tx| instances::set_child(tx, *instance, &self.nonce, command, Came::Otherwise))
     }
 
     /// The command that the row names once every transaction that has begun is over; `None` where

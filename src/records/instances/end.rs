@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use rusqlite::{OptionalExtension, named_params};
+use rusqlite::{Connection, OptionalExtension, named_params};
 
 use crate::liveness::DeadReason;
 use crate::process::subject;
 use crate::store::Tx;
+use crate::sys::ChildEnd;
 use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, sys};
 
 /// Why an incarnation ended.
@@ -141,6 +142,48 @@ impl End {
         self.detail = Some(detail.into());
         self
     }
+
+    /// The same with what the kernel told of it.
+    pub(crate) fn told(mut self, ended: ChildEnd) -> Self {
+        (self.exit_code, self.signal) = parts(ended);
+        self
+    }
+}
+
+/// Exit code and signal, as they are stored.
+fn parts(ended: ChildEnd) -> (Option<i32>, Option<i32>) {
+    match ended {
+        ChildEnd::Exited(code) => (Some(code), None),
+        ChildEnd::Signalled(signal) => (None, Some(signal)),
+    }
+}
+
+/// Adds how the process of a row ended to what is on record of its end, or will be: whoever watched
+/// it hears that from the kernel, and others may have found it dead before. An end that was told
+/// already, and one that was not that of the process, stay as they are.
+pub(crate) fn note_exit(tx: &Tx<'_>, id: InstanceId, ended: ChildEnd) -> Result<()> {
+    let (exit_code, signal) = parts(ended);
+    tx.prepare_cached(
+        "UPDATE instances SET exit_code = ?2, signal = ?3
+         WHERE id = ?1 AND exit_code IS NULL AND signal IS NULL
+           AND (ended_at_ms IS NULL OR end_reason IN ('anchor_released', 'no_such_process',
+                'zombie', 'pid_reused', 'identity_mismatch', 'released', 'planned_stop',
+                'taken_over', 'panicked', 'oom_suspected'))",
+    )?
+    .execute((id.0, exit_code, signal))?;
+    Ok(())
+}
+
+/// What [`note_exit`] has left in a row that is still on record as live.
+pub(crate) fn noted_exit(connection: &Connection, id: InstanceId) -> Result<Option<ChildEnd>> {
+    let noted = connection
+        .prepare_cached("SELECT exit_code, signal FROM instances WHERE id = ?1")?
+        .query_row([id.0], |row| {
+            let number = |index| row.get::<_, Option<i32>>(index).unwrap_or(None);
+            Ok(number(0).map(ChildEnd::Exited).or(number(1).map(ChildEnd::Signalled)))
+        })
+        .optional()?;
+    Ok(noted.flatten())
 }
 
 /// Whether an end of this reason and exit code counts towards a storm: nobody asked for it.
@@ -206,7 +249,7 @@ pub(crate) fn end(
 ) -> Result<Option<EndedRow>> {
     const SQL: &str = "UPDATE instances
         SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by,
-            exit_code = :exit_code, signal = :signal,
+            exit_code = coalesce(:exit_code, exit_code), signal = coalesce(:signal, signal),
             detail = coalesce(:detail || '; ' || detail, :detail, detail)
         WHERE id = :id AND ended_at_ms IS NULL
             AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)

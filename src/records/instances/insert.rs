@@ -2,6 +2,7 @@
 
 use rusqlite::named_params;
 
+use crate::clock::of_millis;
 use crate::process::command_line;
 use crate::process::command_line::mask;
 use crate::process::{Observer, Subject};
@@ -236,6 +237,15 @@ pub(crate) fn lean_on(tx: &Tx<'_>, id: InstanceId, other: InstanceId) -> Result<
     Ok(())
 }
 
+/// How a process came to be the command of a `run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// The run has started it: again, where it had another one before.
+    Started,
+    /// It took the place of the one before it, or was the command already in a store that is lost.
+    Otherwise,
+}
+
 /// Records which process the `run` started, before that process may begin. The last word of the
 /// one before it is not its own.
 pub(crate) fn set_child(
@@ -243,12 +253,17 @@ pub(crate) fn set_child(
     id: InstanceId,
     nonce: &Nonce,
     command: &Command,
+    came: Came,
 ) -> Result<bool> {
+    let age_ms = sys::process_age_ms(command.pid, of_millis(tx.now_ms())).unwrap_or(0);
     let changed = tx
         .prepare_cached(
             "UPDATE instances
              SET child_pid = ?3, child_start_time = ?4, child_process_inode = ?5, child_sid = ?6,
-                 command_lock = ?7, command_lock_inode = ?8, detail = NULL
+                 command_lock = ?7, command_lock_inode = ?8, detail = NULL,
+                 command_since_at_ms = ?9, command_since_boot_ms = ?10,
+                 restarts = CASE WHEN NOT ?11 THEN restarts WHEN child_pid IS NULL THEN 0
+                     ELSE coalesce(restarts, 0) + 1 END
              WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
         )?
         .execute((
@@ -260,6 +275,9 @@ pub(crate) fn set_child(
             sys::session_of(command.pid),
             command.lock.as_str(),
             command.lock_inode.map(u64::cast_signed),
+            tx.now_ms().saturating_sub(age_ms),
+            tx.boot_time().ms.saturating_sub(age_ms),
+            came == Came::Started,
         ))?;
     Ok(changed == 1)
 }

@@ -75,6 +75,8 @@ pub(crate) struct Record {
     pub(crate) older_lock: LockNow,
     /// Since schema 7.
     pub(crate) identity: KernelIdentity,
+    /// Since schema 10.
+    pub(crate) command_life: CommandLife,
 }
 
 /// What rows of schema 7 say beside the older columns: which file the anchor is, which processes
@@ -110,8 +112,20 @@ words! {
     }
 }
 
-pub(super) const ABSENT_BEFORE_SCHEMA_7: &str =
-    "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
+pub(super) const ABSENT_BEFORE_SCHEMA_7: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+     NULL, NULL";
+
+pub(super) const ABSENT_BEFORE_SCHEMA_10: &str = "NULL, NULL, NULL";
+
+/// The command of a `run` apart from the run itself: since schema 10, and unknown in older rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CommandLife {
+    /// How often it was started again within this tenure.
+    pub(crate) restarts: Option<u32>,
+    /// Since when it has been running: Unix milliseconds, and the boot clock.
+    pub(crate) since_ms: Option<i64>,
+    pub(crate) since_boot_ms: Option<i64>,
+}
 
 /// Reads the columns of a row one after the other. By position, because rusqlite looks a name up
 /// among all names each time; a value of another type reads as absent.
@@ -235,6 +249,11 @@ impl Record {
             detail: columns.text(),
             older_lock: LockNow::AsRecorded,
             identity: columns.identity(unit),
+            command_life: CommandLife {
+                restarts: columns.number().and_then(|count| u32::try_from(count).ok()),
+                since_ms: columns.number(),
+                since_boot_ms: columns.number(),
+            },
         })
     }
 
@@ -280,6 +299,7 @@ impl Record {
             detail: None,
             older_lock: LockNow::AsRecorded,
             identity: KernelIdentity::default(),
+            command_life: CommandLife::default(),
         }
     }
 

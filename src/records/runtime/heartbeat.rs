@@ -28,7 +28,7 @@ pub(crate) fn check_cadence(cadence: Duration) -> Result<()> {
     if (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&cadence) {
         return Ok(());
     }
-    Err(Error::invalid(format!("no heart beats every {} ms", cadence.as_millis()))
+    Err(Error::invalid(format!("a heartbeat every {} ms is out of range", cadence.as_millis()))
         .with_hint("at least 10 ms, at most 24 h"))
 }
 
@@ -40,8 +40,14 @@ impl Speaker<'_> {
         Ok(())
     }
 
-    /// Records a sign of life, and the time within which the next one is promised.
-    pub(crate) fn beat(&self, tx: &Tx<'_>, every_ms: Option<i64>) -> Result<()> {
+    /// Records a sign of life, the time within which the next one is promised, and what it has in
+    /// memory.
+    pub(crate) fn beat(
+        &self,
+        tx: &Tx<'_>,
+        every_ms: Option<i64>,
+        memory_bytes: Option<u64>,
+    ) -> Result<()> {
         // By number: the older one leaves one of them out.
         const SQL: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
                 heartbeat_asleep_ms, writer, writer_pid, updated_at_ms)
@@ -61,7 +67,7 @@ impl Speaker<'_> {
         let mut statement = match tx.prepare_cached(SQL) {
             Ok(statement) => statement,
             Err(error) => {
-                if crate::records::runtime::tells_of_sleep(tx)? {
+                if crate::records::runtime::has(tx, crate::records::runtime::ASLEEP)? {
                     return Err(error.into());
                 }
                 tx.prepare_cached(BEFORE_SCHEMA_9)?
@@ -75,7 +81,25 @@ impl Speaker<'_> {
             self.writer_pid,
             tx.now_ms(),
         ))?;
-        Ok(())
+        match memory_bytes {
+            Some(bytes) => self.note_memory(tx, bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// In a store of an older version there is no place for it.
+    fn note_memory(&self, tx: &Tx<'_>, bytes: u64) -> Result<()> {
+        const SQL: &str = "UPDATE runtime_status SET memory_bytes = ?2 WHERE instance_id = ?1";
+        match tx.prepare_cached(SQL) {
+            Ok(mut statement) => {
+                statement.execute((self.id.0, i64::try_from(bytes).unwrap_or(i64::MAX)))?;
+                Ok(())
+            }
+            Err(error) if crate::records::runtime::has(tx, crate::records::runtime::MEMORY)? => {
+                Err(error.into())
+            }
+            Err(_) => Ok(()),
+        }
     }
 }
 

@@ -80,6 +80,12 @@ impl Speaker<'_> {
             )?
             .execute((self.id.0, asleep_ms))?;
         }
+        if let Some(bytes) = now.memory_bytes {
+            tx.prepare_cached(
+                "UPDATE runtime_status SET memory_bytes = ?2 WHERE instance_id = ?1",
+            )?
+            .execute((self.id.0, i64::try_from(bytes).unwrap_or(i64::MAX)))?;
+        }
         if before.unwrap_or(&RuntimeStatus::default()).says_the_same(now) {
             return Ok(());
         }

@@ -52,7 +52,7 @@ fn a_stream_ends_well_with_its_reader_and_badly_with_the_disk() {
         // either.
         let told = std::fs::read_to_string(told).unwrap();
         assert_eq!(told.matches("cannot write").count(), 1, "{format:?}: {told}");
-        assert!(told.contains("try:   make room"), "{format:?}: {told}");
+        assert!(told.contains("try:   free some disk space"), "{format:?}: {told}");
     }
 }
 
@@ -235,7 +235,7 @@ fn advice_can_be_pasted() {
     let (code, document) =
         sandbox.json(["--db", sandbox.file("a b").to_str().unwrap(), "sql", "SELECT 1"]);
     let hint = document["error"]["hint"].as_str().unwrap();
-    assert!(code == 2 && hint.contains("/a b' run`"), "{document:#}");
+    assert!(code == 2 && hint.contains("/a b' run -- CMD`"), "{document:#}");
     assert!(hint.contains("`incumbent --db '"), "{document:#}");
 }
 

@@ -21,22 +21,40 @@ fn tokens_of_two_profiles_and_refusals_are_counted() {
     let words = ["2 profiles", "clone, default", "default holds it now"];
     diagnosis.assert("duplicate_tokens", "warning", &words);
     let words = ["100 times", "of profile clone", "the party red"];
-    let finding = diagnosis.assert("conflicts", "warning", &words);
+    let finding = diagnosis.assert("conflicts", "info", &words);
+    diagnosis.assert_only(&["duplicate_tokens"]);
     sandbox.try_remedy(finding, "incumbent status --all").assert_code(0);
     run.end().assert_code(0);
 
-    // Older than a day, and older than a week.
+    // Older than a day, and older than a week: what is over needs nobody.
     sandbox.batch(
         "UPDATE lock_conflicts SET first_at_ms = first_at_ms - 90000000, last_at_ms = last_at_ms \
         - 90000000",
     );
     sandbox.doctor().assert("conflicts", "info", &["100 times"]);
-    sandbox.doctor().assert("duplicate_tokens", "warning", &["nobody holds it now"]);
+    let diagnosis = sandbox.doctor();
+    diagnosis.assert("duplicate_tokens", "info", &["nobody holds it now"]);
+    diagnosis.assert_only(&[]);
     sandbox.batch(
         "UPDATE lock_conflicts SET last_at_ms = last_at_ms - 900000000;
          UPDATE events SET at_ms = at_ms - 900000000",
     );
-    sandbox.doctor().assert_silent("duplicate_tokens");
+    let diagnosis = sandbox.doctor();
+    diagnosis.assert_silent("duplicate_tokens");
+    diagnosis.assert_silent("conflicts");
+}
+
+/// A token that moved from one profile to another is no clone: the probe stays silent.
+#[test]
+fn a_token_that_another_profile_uses_now_is_worth_knowing() {
+    let sandbox = Sandbox::new();
+    for profile in ["old", "new"] {
+        let run = ["--profile", profile, "run", "--no-backoff", "--lock", "token=mine", "true"];
+        sandbox.cli(run).assert_code(0);
+    }
+    let diagnosis = sandbox.doctor();
+    diagnosis.assert("duplicate_tokens", "info", &["new, old", "nobody holds it now"]);
+    diagnosis.assert_only(&[]);
 }
 
 /// FIELD-BUGS row 46.
@@ -52,8 +70,8 @@ fn a_party_that_starts_again_and_again_is_named() {
     let diagnosis = sandbox.doctor();
     let words = ["the party red", "default/gateway", "6 times in a row"];
     let finding = diagnosis.assert("storms", "warning", &words);
-    diagnosis.assert("conflicts", "warning", &["default/gateway", "6 times"]);
-    diagnosis.assert_only(&["conflicts", "storms"]);
+    diagnosis.assert("conflicts", "info", &["default/gateway", "6 times"]);
+    diagnosis.assert_only(&["storms"]);
     sandbox.try_remedy(finding, "incumbent history").assert_code(0);
     let of_another = sandbox.json(["--profile", "other", "doctor"]);
     assert_eq!(of_another.0, 0, "{of_another:#?}");

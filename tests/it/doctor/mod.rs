@@ -6,6 +6,7 @@ mod database;
 mod healthy;
 mod owners;
 mod place;
+mod probe;
 mod repairs;
 mod surroundings;
 mod writers;

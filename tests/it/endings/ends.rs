@@ -54,7 +54,7 @@ fn a_linked_gateway_that_is_killed_after_a_signal_was_ended_by_its_sender() {
         told.assert("signalled", Some(&us()), None, Some(2));
         assert_eq!(
             story_without_times(&told.detail()),
-            "it never let go: SIGINT came N units before"
+            "it never released: SIGINT came N units before"
         );
         told.assert_story("SIGINT from BY ended it (DETAIL) [signalled]");
     }
@@ -71,8 +71,8 @@ fn a_linked_gateway_that_is_killed_in_silence_ended_without_a_word() {
         let asked = sandbox.end_now();
         asked.assert("anchor_released", None, None, None).assert_last();
         asked.assert_story(
-            "it ended without a word: killed, or crashed (found dead now; the next claim will \
-             record it) [anchor_released]",
+            "it was killed, or it crashed (found dead now; the next claim will record it) \
+             [anchor_released]",
         );
         assert!(asked.line.contains(" held it, and is dead: "), "{asked:#?}");
         assert!(asked.last_end["at"].is_null(), "{asked:#?}");
@@ -143,7 +143,7 @@ fn a_run_that_is_killed_is_told_by_its_last_signal() {
         told.assert("signalled", Some(&us()), None, Some(15));
         assert_eq!(
             story_without_times(&told.detail()),
-            "it never let go: SIGTERM came N units before"
+            "it never released: SIGTERM came N units before"
         );
     }
 }
@@ -232,7 +232,7 @@ fn a_script_is_told_by_what_its_trap_left() {
         // Only the handler itself is told who sent it: the reason why not stands in the detail.
         told.assert("signalled", None, None, Some(15));
         let detail = story_without_times(&told.detail());
-        assert!(detail.ends_with("; it never let go: SIGTERM came N units before"), "{told:#?}");
+        assert!(detail.ends_with("; it never released: SIGTERM came N units before"), "{told:#?}");
         assert!(told.story().starts_with("SIGTERM ended it ("), "{told:#?}");
     }
 }

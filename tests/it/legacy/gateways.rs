@@ -177,7 +177,7 @@ fn a_run_of_another_profile_is_no_older_gateway() {
         "incumbent --profile a stop",
         // Without the directory it would start beside that one.
         "incumbent --profile b run --replace --legacy-home ",
-        "hermes -- CMD`",
+        "hermes --no-backoff -- true`",
     ]);
     let (code, status) = sandbox.json(["status", "--profile", "b"]);
     assert_eq!((code, &status["pid"]), (3, &Value::Null), "{status:#}");

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::{
     HOLDING, LIMIT, Process, Run, SOON, Sandbox, assert_within, eventually, kill, wait_stopped,
@@ -184,4 +185,36 @@ fn the_exit_code_of_a_refusal_can_be_chosen() {
     owner.end().assert_code(0);
     // A command's own code is its own, whatever -E says.
     sandbox.cli(["run", "-E", "9", "--", "/bin/sh", "-c", "exit 75"]).assert_code(75);
+}
+
+/// Symptom: who waited for the office was counted as refused: a conflict in `status`, a finding of
+/// the doctor, and a point towards a storm. It is shown as what it is, and is refused when its time
+/// is over.
+#[test]
+fn a_waiter_is_shown_and_is_no_refusal() {
+    let sandbox = Sandbox::new();
+    let refusals = || sandbox.number("SELECT count(*) FROM starts WHERE outcome = 'refused'");
+    let owner = sandbox.hold(&[]);
+    let mut waiter = sandbox.wait_for_office(&["--wait"]);
+    sandbox.wait_for_waiters(1);
+    let mut killed = sandbox.wait_for_office(&["--wait=1h"]);
+    sandbox.wait_for_waiters(2);
+    killed.kill();
+    let status = sandbox.status().1;
+    let waiting = status["waiters"].as_array().unwrap();
+    assert_eq!(waiting.len(), 1, "the dead wait for nothing: {status:#}");
+    assert_eq!(waiting[0]["pid"], waiter.pid(), "{status:#}");
+    assert_eq!(status["conflicts"], json!([]), "{status:#}");
+    let text = sandbox.cli(["status"]).assert_code(0).out;
+    assert!(text.contains(&format!("waiting    pid {}, since ", waiter.pid())), "{text}");
+    let table = sandbox.cli(["status", "--all"]).assert_code(0).out;
+    assert!(table.contains("1 waiting"), "{table}");
+    assert_eq!(refusals(), 0);
+    let in_vain = ["run", "--no-backoff", "--wait=20ms", "--", "true"];
+    sandbox.cli(in_vain).assert_code(75);
+    assert_eq!(refusals(), 1);
+    owner.end().assert_code(0);
+    waiter.line();
+    assert_eq!(sandbox.status().1["waiters"], json!([]));
+    waiter.finish(LIMIT).assert_code(0);
 }

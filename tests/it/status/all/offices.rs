@@ -139,8 +139,8 @@ fn the_table_has_a_line_for_every_office() {
     }
     for (row, words) in [
         (0, &["running", "1 of 2 ok", "unresponsive for", "should be stopped"][..]),
-        (2, &["exited"]),
-        (3, &["anchor released"]),
+        (2, &["ended: exit code 0"]),
+        (3, &["killed or crashed"]),
         (4, &[LONGEST]),
         (5, &["served by alpha", "0 of 1 ok"]),
         (6, &["stopped"]),

@@ -169,7 +169,7 @@ fn a_stuck_loop_is_reported_and_evicts_nobody() {
     assert_eq!(status["running"], true, "{status:#}");
     let text = sandbox.cli(["status"]).assert_code(0).out;
     assert!(text.starts_with("default/gateway: running"), "{text}");
-    assert!(text.contains("it gave no sign of life for "), "{text}");
+    assert!(text.contains("no heartbeat for "), "{text}");
     assert!(sandbox.cli(["status", "--all"]).out.contains("unresponsive for "));
     let script = bystander(&sandbox);
     let pid = script.pid().to_string();
@@ -182,7 +182,7 @@ fn a_stuck_loop_is_reported_and_evicts_nobody() {
         let answer = sandbox.cli(verb).assert_code(75);
         assert_within(Duration::from_secs(10), asked.elapsed(), &format!("{verb:?}"));
         let words =
-            [&format!("held by pid {}", gateway.pid()), "unresponsive", "sign of life for "];
+            [&format!("held by pid {}", gateway.pid()), "unresponsive", "no heartbeat for "];
         answer.assert_complains(&words.map(|word| word as &str));
         let (code, answer) = sandbox.json(verb);
         assert_eq!(code, 75, "{answer:#}");
@@ -268,4 +268,28 @@ fn a_script_beats_by_the_command_line() {
     let status = sandbox.status().1;
     assert_eq!((&status["unresponsive_ms"], &status["state"]), (&json!(null), &json!("running")));
     run.end().assert_code(0);
+}
+
+/// Symptom: a gateway was killed for want of memory, and nobody could say how much it had used. The
+/// last sample stays with its row.
+#[test]
+fn a_heartbeat_says_how_much_memory_it_has() {
+    let sandbox = Sandbox::new();
+    let mut run = obeying(&sandbox, &[]);
+    let memory = || sandbox.status().1["runtime"]["memory_bytes"].clone();
+    say(&sandbox, &mut run, &["--state", "running"]);
+    assert_eq!(memory(), json!(null), "no heartbeat was given");
+    say(&sandbox, &mut run, &["--heartbeat"]);
+    let sampled = memory().as_u64().expect("it was sampled");
+    // A shell's, and not that of a page or of the machine.
+    assert!((64 << 10..256 << 20).contains(&sampled), "{sampled}");
+    let text = sandbox.cli(["status"]).assert_code(0).out;
+    assert!(text.contains(" MiB, at its last heartbeat, "), "{text}");
+    say(&sandbox, &mut run, &["--state", "draining"]);
+    assert_eq!(memory(), json!(sampled), "a word is no heartbeat");
+    run.kill();
+    let end = sandbox.history().swap_remove(0);
+    assert_eq!(end["memory_bytes"], json!(sampled), "{end:#}");
+    let line = sandbox.cli(["history"]).assert_code(0).out;
+    assert!(line.contains(" MiB in memory at its last heartbeat"), "{line}");
 }

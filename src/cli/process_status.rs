@@ -1,0 +1,61 @@
+//! `status --pid`: what a process holds.
+
+use crate::cli::args::Global;
+use crate::cli::each::named_in;
+use crate::cli::output::{ago, until};
+use crate::{Error, ErrorKind, Existing, Report, Result, Store};
+
+/// Of the one office that the process `pid` holds.
+pub(super) fn of_process(global: &Global, pid: u32) -> Result<Report> {
+    let store = match global.options().find()? {
+        Existing::Store(store) => store,
+        Existing::LostOwner { pid: owner, .. } if owner.is_none_or(|owner| owner == pid) => {
+            return Ok(Report::never_claimed(global.office()?).of_lost_owner(Some(pid)));
+        }
+        Existing::LostOwner { .. } | Existing::Nothing => return Err(holds_nothing(pid, "")),
+    };
+    let mut reports = held_by(global, &store, pid)?;
+    if reports.len() > 1 {
+        let offices: Vec<String> = reports.iter().map(|it| it.office.to_string()).collect();
+        let message = format!("pid {pid} holds {} offices: {}", reports.len(), offices.join(", "));
+        return Err(Error::invalid(message)
+            .with_hint("name one by `--profile` and `--kind`, or ask about all with `--all`"));
+    }
+    match reports.pop() {
+        Some(report) => Ok(report),
+        None => Err(holds_nothing(pid, &last_held_by(&store, pid)?)),
+    }
+}
+
+fn holds_nothing(pid: u32, before: &str) -> Error {
+    Error::new(ErrorKind::NotRunning, format!("pid {pid} holds no office{before}"))
+        .with_hint("`incumbent status --all` shows who holds what")
+}
+
+/// What `pid` holds, of the profile and the kind that the arguments name.
+pub(super) fn held_by(global: &Global, store: &Store, pid: u32) -> Result<Vec<Report>> {
+    let (profile, kind) = named_in(global)?;
+    let mut reports = store.status_of_process(pid)?;
+    reports.retain(|report| {
+        profile.as_ref().is_none_or(|name| *name == report.office.profile)
+            && kind.as_ref().is_none_or(|kind| *kind == report.office.kind)
+    });
+    Ok(reports)
+}
+
+/// What a process of this pid held last, as the end of a sentence: a person has the pid of a log.
+fn last_held_by(store: &Store, pid: u32) -> Result<String> {
+    const SQL: &str = "SELECT profile, kind, ended_at_ms FROM instances
+        WHERE (pid = ?1 OR child_pid = ?1) AND kind IS NOT NULL AND ended_at_ms IS NOT NULL
+        ORDER BY id DESC LIMIT 1";
+    let answer = store.query_with(SQL, &[i64::from(pid).into()])?;
+    Ok(match answer.rows.first().map(Vec::as_slice) {
+        Some([profile, kind, ended]) => format!(
+            "; an earlier process with that pid held {}/{} {}",
+            profile.as_str().unwrap_or("?"),
+            kind.as_str().unwrap_or("?"),
+            until(&ended.as_i64().map_or_else(|| "?".to_owned(), ago))
+        ),
+        _ => String::new(),
+    })
+}
