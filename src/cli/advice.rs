@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use crate::cli::args::{Global, Lock, Verb};
-use crate::environment::{Fault, planted};
+use crate::environment::{self, Fault, planted};
 use crate::path_text::quoted;
 use crate::process::redact;
 
@@ -141,7 +141,12 @@ impl Again {
                     return None;
                 }
                 let own = own_words(ours, &["run"])?;
-                let command = command.iter().map(|word| in_clear(word)).collect::<Option<_>>()?;
+                let command: Vec<_> =
+                    command.iter().map(|word| in_clear(word)).collect::<Option<_>>()?;
+                let secrets = identities_in_variables(&run.lock_env);
+                if command.iter().any(|word| secrets.iter().any(|it| word.contains(it))) {
+                    return None;
+                }
                 Self { verb: "run", words: own, command }
             }
             Verb::Lock(Lock::Acquire(acquire)) => {
@@ -243,6 +248,13 @@ fn own_words(arguments: &[OsString], verb: &[&str]) -> Option<Vec<String>> {
         }
     }
     verb.peek().is_none().then_some(own)
+}
+
+/// What the variables of each `--lock-env SCOPE=VAR` hold.
+fn identities_in_variables(lock_env: &[OsString]) -> Vec<String> {
+    let variables = lock_env.iter().filter_map(|argument| argument.to_str()?.split_once('='));
+    let values = variables.filter_map(|(_, variable)| environment::value(variable));
+    values.map(|value| value.to_string_lossy().into_owned()).collect()
 }
 
 fn in_clear(word: &OsStr) -> Option<String> {

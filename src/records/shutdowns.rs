@@ -169,7 +169,8 @@ pub(crate) fn last_word(
     what: What,
 ) -> Result<Option<Word>> {
     const SQL: &str = "SELECT id, at_boot_ms, boot_id, pid, signal, sender,
-             sender_pid IS NOT NULL OR sender LIKE 'a key at the terminal%', message, place
+             sender_pid IS NOT NULL OR ifnull(sender LIKE 'a key at the terminal%', 0), message,
+             place
          FROM shutdowns
          WHERE instance_id = ?1 AND what = ?2 AND may_be_reload = 0 AND survived_at_ms IS NULL
            AND (signal IS NOT NULL OR message IS NOT NULL)

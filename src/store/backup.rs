@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
-use crate::store::{Store, ground};
-use crate::{Error, Result};
+use crate::store::Store;
+use crate::{Error, Result, sys};
 
 /// A copy that is not finished yet is called like this, and something behind it.
 const UNFINISHED: &str = ".incumbent-backup-";
@@ -47,8 +47,12 @@ impl Store {
     pub fn backup(&self, file: impl AsRef<Path>) -> Result<u64> {
         let target = target(file.as_ref())?;
         let directory = target.parent().unwrap_or(Path::new("/"));
-        let unfinished = ground::new_file(directory, UNFINISHED)
-            .map_err(|error| Error::io("make a file in", directory, error))?;
+        // Made by us, so that an error is the system's own.
+        let unfinished = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .make_in(directory, sys::create_anchor_file)
+            .map_err(|error| Error::io("make a file in", directory, error))?
+            .into_temp_path();
         // What is wrong with the copy is no damage of the store.
         let copied = self.inner.read(|source| match copy(source, &unfinished) {
             Err(error) if is_damage(&error) => Err(error.into()),

@@ -232,7 +232,7 @@ fn an_unknown_name_is_answered_by_the_known_ones() {
     let columns = hint("SELECT reason FROM incarnations");
     assert!(columns.contains("incarnations has ") && columns.contains("end_reason"), "{columns}");
     assert!(!columns.contains("nonce_hash"), "of the table that is asked: {columns}");
-    let of_two = hint("SELECT s.nothing FROM starts AS s JOIN conflicts AS c USING (profile)");
+    let of_two = hint("SELECT s.missing FROM starts AS s JOIN conflicts AS c USING (profile)");
     assert!(of_two.contains("starts has ") && of_two.contains("conflicts has "), "{of_two}");
 }
 

@@ -22,7 +22,8 @@ fn tokens_of_two_profiles_and_refusals_are_counted() {
     diagnosis.assert("duplicate_tokens", "warning", &words);
     let words = ["100 times", "of profile clone", "the party red"];
     let finding = diagnosis.assert("conflicts", "info", &words);
-    diagnosis.assert_only(&["duplicate_tokens"]);
+    diagnosis.assert("storms", "warning", &["clone/gateway failed to start", "times in a row"]);
+    diagnosis.assert_only(&["duplicate_tokens", "storms"]);
     sandbox.try_remedy(finding, "incumbent status --all").assert_code(0);
     run.end().assert_code(0);
 
@@ -91,7 +92,7 @@ fn what_was_asked_and_what_is_wanted_is_told() {
         "info",
         &["drain for default/gateway", "soon", "counts until"],
     );
-    let finding = diagnosis.assert("desired", "info", &["profile work stopped"]);
+    let finding = diagnosis.assert("desired", "info", &["profile work is set to stay stopped"]);
     diagnosis.assert_only(&[]);
     sandbox.try_remedy(finding, "incumbent desired running").assert_code(0);
     sandbox.doctor().assert_silent("desired");

@@ -87,7 +87,7 @@ fn a_run_tells_how_its_command_ended() {
     let sandbox = Sandbox::new();
     for (script, reason, code, signal, story) in [
         ("exit 0", "exited", Some(0), None, "its command ended by itself, exit code 0 [exited]"),
-        ("exit 7", "exited", Some(7), None, "its command ended by itself, exit code 7 [exited]"),
+        ("exit 7", "exited", Some(7), None, "its command crashed: exit code 7 [exited]"),
         ("kill -SEGV $$", "crashed", None, Some(11), "its command crashed: SIGSEGV [crashed]"),
         ("kill -ABRT $$", "crashed", None, Some(6), "its command crashed: SIGABRT [crashed]"),
         ("kill -KILL $$", "signalled", None, Some(9), "SIGKILL ended it [signalled]"),
@@ -211,7 +211,13 @@ fn a_script_is_told_by_what_its_trap_left() {
     let sandbox = Sandbox::new();
     let script = script_holder(&sandbox, "", "read x; incumbent release --pid $$");
     script.finish(LIMIT).assert_code(0);
-    sandbox.end_now().assert("released", Some("incumbent release (pid "), None, None).assert_last();
+    // Its keeper has watched it, and writes that down a moment later.
+    let by = Some("incumbent release (pid ");
+    let told = eventually("its exit code is on record", LIMIT, || {
+        let told = sandbox.end_now();
+        (!told.end["exit_code"].is_null()).then_some(told)
+    });
+    told.assert("released", by, Some(0), None).assert_last();
 
     let mut script = script_holder(&sandbox, "", "exec cat");
     script.kill();

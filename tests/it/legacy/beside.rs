@@ -62,7 +62,7 @@ fn a_run_is_not_replaced_for_the_directory_of_what_it_started() {
     let replace = ["run", "--no-backoff", "--replace", "--legacy-home", older.home(), "--", "true"];
     sandbox.cli(replace).assert_code(75).assert_complains(&[
         "an older gateway, and runs next to the holder on record",
-        &format!("end pid {gateway}"),
+        &format!("stop pid {gateway}"),
     ]);
     assert!(!first.process.has_ended() && !first.command.is_gone());
     first.kill();

@@ -146,7 +146,8 @@ pub fn assert_complete(snapshot: &Value) {
 pub fn assert_sorted(value: &Value) {
     match value {
         Value::Object(fields) => {
-            let names: Vec<&String> = fields.keys().collect();
+            // What every document begins with is not of its sort.
+            let names: Vec<&String> = fields.keys().filter(|name| *name != "format").collect();
             assert!(names.is_sorted(), "not sorted: {names:?}");
             fields.values().for_each(assert_sorted);
         }
