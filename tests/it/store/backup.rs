@@ -92,7 +92,7 @@ fn nothing_is_overwritten() {
     assert_eq!(std::fs::read_to_string(sandbox.file("copy.db")).unwrap(), "mine");
     sandbox.cli(["backup", "nowhere/copy.db"]).assert_code(2).assert_complains(&["nowhere"]);
     sandbox.cli(["backup", "/"]).assert_code(2);
-    let limited = Process::start(sandbox.shell("ulimit -f 1; exec incumbent backup new.db"));
+    let limited = Process::start(sandbox.shell("ulimit -f 64; exec incumbent backup new.db"));
     limited.finish(LIMIT).assert_code(70).assert_complains(&["new.db"]);
     assert_eq!(beginning(&sandbox, "new"), [""; 0]);
     assert_eq!(beginning(&sandbox, ".incumbent-backup"), [""; 0]);
