@@ -6,6 +6,7 @@ use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, Style, exit, one_line};
+use crate::cli::waiting::with_size;
 use crate::cli::{args, output};
 use crate::doctor::{Act, Finding, Repair, Severity};
 use crate::{Kind, OpenOptions, ProfileName, Result, doctor};
@@ -22,7 +23,11 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
         }
         Ok(findings)
     };
+    let size = with_size(&global.options());
+    let looking = || global.doing("doctor", format!("looking at {size}"), None);
+    let progress = looking();
     let before = examine()?;
+    drop(progress);
     let acts = match (arguments.fix, arguments.dry_run) {
         (false, _) => {
             let (code, complaint) = outcome(&[], &before);
@@ -31,21 +36,16 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
         }
         (true, true) => doctor::repair(&global.options(), &by_us("doctor"), Repair::DryRun),
         (true, false) => {
-            let _progress = global.doing("doctor", repairing(global), None);
+            let _progress = global.doing("doctor", format!("repairing {size}"), None);
             fix(&global.options())
         }
     };
+    let progress = looking();
     let after = examine()?;
+    drop(progress);
     let (code, complaint) = outcome(&acts, &after);
     let document = repaired(&before, &acts, &after);
     Ok(Answer::new(code, text(&acts, &after, extent), document).complaining(complaint))
-}
-
-/// A large store takes longer: all of it is read, and a damaged one is copied row by row.
-fn repairing(global: &Global) -> String {
-    let path = global.options().resolved_path().unwrap_or_default();
-    let size = std::fs::metadata(&path).map_or(0, |facts| facts.len());
-    format!("repairing {} ({} KiB)", path.display(), size / 1024)
 }
 
 /// Repairs; before a store is moved aside, whoever still works with it is named.

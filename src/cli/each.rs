@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Answer, Complaint, exit};
@@ -33,7 +34,7 @@ impl One {
     pub(super) fn result(&self) -> String {
         let (_, said) = self.text.trim_end().split_once(": ").unwrap_or_default();
         let refused = match self.code {
-            exit::NO => "no: see below",
+            exit::NO => "not done",
             exit::UNKNOWN => "unknown",
             exit::NOT_NOW => "not now",
             _ => "failed",
@@ -42,7 +43,7 @@ impl One {
     }
 
     /// A table of all, or an array. `none` is the code where there is nobody.
-    pub(super) fn of_all(all: Vec<Self>, none: i32) -> Answer {
+    pub(super) fn of_all(global: &Global, all: Vec<Self>, none: i32) -> Answer {
         /// The worst first, as the help says it.
         const FROM_WORST: [i32; 7] = [
             exit::FAILED,
@@ -54,7 +55,7 @@ impl One {
             exit::OK,
         ];
         if all.is_empty() {
-            return Answer::new(none, "nobody runs\n", json!([]));
+            return Answer::new(none, "no gateway is running\n", json!([]));
         }
         let has = |code: &i32| all.iter().any(|one| one.code == *code);
         // One that is not on the list is a fault of this very program.
@@ -67,8 +68,10 @@ impl One {
         }
         let table = table.to_string();
         let text: String = table.lines().map(|line| line.trim().to_owned() + "\n").collect();
+        let invocation = Invocation::of(global).of_all_offices();
         let (mut documents, mut complaints) = (Vec::new(), Vec::new());
-        for one in all {
+        for mut one in all {
+            invocation.complete_in(&mut one.document);
             documents.push(one.document);
             complaints.extend(one.complaints);
         }

@@ -1,8 +1,9 @@
 //! Progress: what a verb waits for, and how long that may take, on standard error.
 //!
-//! On a terminal one line is drawn again every second, and is gone at the end. Elsewhere nothing is
-//! said, unless `--progress` asks for lines. A wait that is over within a second is not spoken of.
-//! Nobody waits for a terminal: where one is stuck, the line is left as it is.
+//! On a terminal one line is drawn again every second, by indicatif, and is gone at the end.
+//! Elsewhere nothing is said, unless `--progress` asks for lines. A wait that is over within a
+//! second is not spoken of. Nobody waits for a terminal: where one is stuck, the line is left as it
+//! is.
 
 use std::io;
 use std::io::{IsTerminal, Write};
@@ -10,6 +11,7 @@ use std::sync::mpsc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
 use crate::cli::printable;
@@ -21,12 +23,6 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Between two lines where nothing can be drawn again.
 const LINE_EVERY_MS: i64 = 10_000;
-
-/// A longer line would be two on a usual terminal, of which only the second can be drawn again.
-const COLUMNS: usize = 78;
-
-/// Takes a drawn line away.
-const CLEAR: &str = "\r\u{1b}[2K";
 
 /// So long the end of a wait is held up by the thread that speaks of it.
 const ENDS_WITHIN: Duration = Duration::from_millis(300);
@@ -70,8 +66,8 @@ struct Running {
     ended: Receiver<()>,
 }
 
-/// Whether a line is drawn that has to go before anything else is written.
-static DRAWN: Mutex<bool> = Mutex::new(false);
+/// The line that is drawn, and has to go before anything else is written.
+static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 impl Progress {
     /// Looks once a second what `verb` is at; `None` is nothing that needs time.
@@ -108,10 +104,8 @@ impl Drop for Progress {
 pub(super) fn beneath(write: impl FnOnce()) {
     const WITHIN: Duration = Duration::from_millis(100);
     let mut drawn = DRAWN.try_lock_for(WITHIN);
-    if let Some(drawn) = drawn.as_deref_mut()
-        && std::mem::take(drawn)
-    {
-        put(CLEAR);
+    if let Some(bar) = drawn.as_deref_mut().and_then(Option::take) {
+        bar.finish_and_clear();
     }
     write();
 }
@@ -163,19 +157,24 @@ fn show(form: Form, verb: &str, mut look: impl FnMut() -> Option<Step>, is_over:
     }
 }
 
-/// `incumbent: stop: waiting for default/gateway (pid 7) to stop: 3 s of at most 90 s`.
+/// `incumbent: stop: 3 s of at most 90 s, waiting for default/gateway (pid 7) to stop`: what a
+/// narrow terminal cuts off is not the time.
 fn line(verb: &str, step: &Step, elapsed_ms: i64) -> String {
     let seconds = elapsed_ms / 1_000;
     let at_most = step.at_most.map(|it| format!(" of at most {}", length(millis(it))));
-    let text = format!("incumbent: {verb}: {}: {seconds} s", step.what);
-    printable::one_line(&(text + &at_most.unwrap_or_default()))
+    let at_most = at_most.unwrap_or_default();
+    printable::one_line(&format!("incumbent: {verb}: {seconds} s{at_most}, {}", step.what))
 }
 
 fn draw(line: &str) {
     let Some(mut drawn) = DRAWN.try_lock() else { return };
-    let shown: String = line.chars().take(COLUMNS).collect();
-    put(&format!("{CLEAR}{shown}"));
-    *drawn = true;
+    let bar = drawn.get_or_insert_with(|| ProgressBar::new_spinner().with_style(whole_line()));
+    bar.set_message(line.to_owned());
+}
+
+/// The message alone, as much of it as the terminal is wide.
+fn whole_line() -> ProgressStyle {
+    ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn put(text: &str) {
@@ -191,9 +190,9 @@ mod tests {
     fn a_line_says_what_how_long_and_how_long_at_most() {
         let step = |at_most| Step { what: "waiting for a\nb".to_owned(), at_most };
         for (at_most, expected) in [
-            (None, "incumbent: stop: waiting for a\\nb: 3 s"),
-            (Some(90), "incumbent: stop: waiting for a\\nb: 3 s of at most 90 s"),
-            (Some(3_600), "incumbent: stop: waiting for a\\nb: 3 s of at most 60 min"),
+            (None, "incumbent: stop: 3 s, waiting for a\\nb"),
+            (Some(90), "incumbent: stop: 3 s of at most 90 s, waiting for a\\nb"),
+            (Some(3_600), "incumbent: stop: 3 s of at most 60 min, waiting for a\\nb"),
         ] {
             let step = step(at_most.map(Duration::from_secs));
             assert_eq!(line("stop", &step, 3_210), expected);

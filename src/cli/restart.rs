@@ -15,6 +15,14 @@ use crate::clock::millis;
 use crate::stop::{Restart, RestartOptions};
 use crate::{Existing, Holder, InstanceId, Office};
 
+/// What a holder is asked to.
+const START_AGAIN: &str = "start again";
+
+/// What comes after the time of the holder, unless the time of the whole was given.
+fn starts_within(timeout: Option<Duration>) -> Duration {
+    if timeout.is_some() { Duration::ZERO } else { Duration::from_secs(15) }
+}
+
 pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
     let mut options = RestartOptions::new().by(by_us("restart"));
     if let Some(timeout) = arguments.timeout {
@@ -27,7 +35,9 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
         return restart_all(global, &options, arguments.timeout);
     }
     let office = global.office()?;
-    let progress = global.holder_is_to("restart", &office, "start again", arguments.timeout);
+    let timeout = arguments.timeout;
+    let progress =
+        global.holder_is_to("restart", &office, START_AGAIN, timeout, starts_within(timeout));
     let answer = match global.options().find()? {
         Existing::Store(store) => global.profile(&store)?.restart(&office.kind, &options)?,
         Existing::LostOwner { pid, .. } => Restart::of_lost_owner(&office, pid),
@@ -40,8 +50,7 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
 
 fn restart_all(global: &Global, options: &RestartOptions, timeout: Option<Duration>) -> Outcome {
     let (profile, kind) = named_in(global)?;
-    let what = "waiting for the gateways to start again".to_owned();
-    let progress = global.doing("restart", what, timeout);
+    let progress = global.all_are_to("restart", START_AGAIN, timeout, starts_within(timeout));
     let answers = match global.existing()? {
         Some(store) => store.restart_all(profile.as_ref(), kind.as_ref(), options)?,
         None => Vec::new(),
@@ -51,7 +60,7 @@ fn restart_all(global: &Global, options: &RestartOptions, timeout: Option<Durati
         Ok(answer) => restarted(&office, &answer, timeout),
         Err(error) => One::failed(&office, &error),
     });
-    Ok(One::of_all(all.collect(), exit::NOT_RUNNING))
+    Ok(One::of_all(global, all.collect(), exit::NOT_RUNNING))
 }
 
 fn restarted(office: &Office, answer: &Restart, timeout: Option<Duration>) -> One {

@@ -16,7 +16,7 @@ use crate::cli::{args, identity, output};
 use crate::exit::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::run::{Finished, Notice, Run, RunOutcome};
 use crate::stop::Replace;
-use crate::{ClaimOptions, Error, LockName, ProfileName, Result, Wait, run, sys};
+use crate::{ClaimOptions, Error, LockName, ProfileName, Result, run, sys};
 
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
@@ -95,14 +95,14 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     Ok(answer(global, &profile, finished?))
 }
 
-/// What it waits for, if it does.
+/// What it waits for, be it that a damaged store is recovered.
 fn waiting(
     global: &Global,
     arguments: &args::Run,
     locks: Vec<LockName>,
 ) -> Result<Option<Progress>> {
     let wait = arguments.wait.unwrap_or_default();
-    if arguments.quiet || (matches!(wait, Wait::No) && !arguments.replace) {
+    if arguments.quiet {
         return Ok(None);
     }
     let becomes = if arguments.exec { Becomes::AnotherProgram } else { Becomes::Nothing };

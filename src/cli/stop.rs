@@ -3,6 +3,8 @@
 //! `desired` and `stop --desired`, like `marker write`, make a store that is not there, and migrate
 //! none.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::cli::advice::twice;
@@ -10,6 +12,7 @@ use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::each::{One, Told, document, instead, named, named_in};
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
+use crate::cli::waiting::KILL_GRACE;
 use crate::cli::{args, output};
 use crate::clock::millis;
 use crate::status::Desired;
@@ -31,7 +34,8 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         was_run: false,
         restarter: None,
     };
-    let progress = global.holder_is_to("stop", &office, "stop", arguments.timeout);
+    let progress =
+        global.holder_is_to("stop", &office, "stop", arguments.timeout, grace(arguments));
     let report = match global.options().find()? {
         Existing::Store(store) => {
             global.profile(&store)?.stop(&office.kind, &stop_options(arguments))?
@@ -49,10 +53,14 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
     Ok(Answer::new(code, text, document).complaining(complaints))
 }
 
+/// What the kill may take after the time of the holder.
+fn grace(arguments: &args::Stop) -> Duration {
+    if arguments.force { KILL_GRACE } else { Duration::ZERO }
+}
+
 fn stop_all(global: &Global, arguments: &args::Stop) -> Outcome {
     let (profile, kind) = named_in(global)?;
-    let what = "waiting for the gateways to stop".to_owned();
-    let progress = global.doing("stop", what, arguments.timeout);
+    let progress = global.all_are_to("stop", "stop", arguments.timeout, grace(arguments));
     let answers = match global.existing()? {
         Some(store) => store.stop_all(profile.as_ref(), kind.as_ref(), &stop_options(arguments))?,
         None => Vec::new(),
@@ -62,7 +70,7 @@ fn stop_all(global: &Global, arguments: &args::Stop) -> Outcome {
         Ok(report) => stopped(&office, &report, arguments),
         Err(error) => One::failed(&office, &error),
     });
-    Ok(One::of_all(all.collect(), exit::OK))
+    Ok(One::of_all(global, all.collect(), exit::OK))
 }
 
 fn stopped(office: &Office, report: &StopReport, arguments: &args::Stop) -> One {

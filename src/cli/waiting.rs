@@ -9,6 +9,9 @@ use crate::lock::LockReport;
 use crate::patience::with_budget;
 use crate::{LockName, Office, OpenOptions, Report, Verdict, Wait};
 
+/// Between the time that a holder has and its end by force, see [`crate::Replace`].
+pub(super) const KILL_GRACE: Duration = Duration::from_secs(10);
+
 /// So long one look may wait for the store.
 const LOOKS_WITHIN: Duration = Duration::from_millis(250);
 
@@ -28,19 +31,47 @@ impl Global {
         Progress::begin(self.wanted(), verb, move || Some(step.clone()))
     }
 
-    /// Of a holder that was asked `to` stop, or `to` start again.
+    /// Of a holder that was asked `to` stop, or `to` start again; `more` is what comes after its
+    /// own time.
     pub(super) fn holder_is_to(
         &self,
         verb: &'static str,
         office: &Office,
         to: &'static str,
         timeout: Option<Duration>,
+        more: Duration,
     ) -> Progress {
         let (options, office) = (self.options(), office.clone());
         Progress::begin(self.wanted(), verb, move || {
             let report = holder_of(&options, &office)?;
-            let at_most = timeout.or(report.stop_budget);
+            let at_most = timeout.or(report.stop_budget).map(|it| it.saturating_add(more));
             Some(Step { what: format!("waiting for {} to {to}", named(&report)), at_most })
+        })
+    }
+
+    /// The same of all that run.
+    pub(super) fn all_are_to(
+        &self,
+        verb: &'static str,
+        to: &'static str,
+        timeout: Option<Duration>,
+        more: Duration,
+    ) -> Progress {
+        let options = self.options();
+        Progress::begin(self.wanted(), verb, move || {
+            let reports =
+                with_budget(LOOKS_WITHIN, || options.open_existing().ok()??.status_of_all().ok())?;
+            let mut live: Vec<_> =
+                reports.iter().filter(|it| it.verdict != Verdict::Dead).collect();
+            live.sort_by_key(|report| report.stop_budget);
+            let last = live.last()?;
+            let others = match live.len() - 1 {
+                0 => String::new(),
+                others => format!(" and {others} more"),
+            };
+            let what = format!("waiting for {}{others} to {to}", named(last));
+            let at_most = timeout.or(last.stop_budget).map(|it| it.saturating_add(more));
+            Some(Step { what, at_most })
         })
     }
 
@@ -48,7 +79,7 @@ impl Global {
     pub(super) fn free(&self, verb: &'static str, waited: Waited) -> Progress {
         let options = self.options();
         let becomes = waited.becomes;
-        let look = move || waited.step(&options);
+        let look = move || Some(waited.step(&options));
         match becomes {
             Becomes::Nothing => Progress::begin(self.wanted(), verb, look),
             Becomes::AnotherProgram => Progress::begin_in_lines(self.wanted(), verb, look),
@@ -74,24 +105,41 @@ pub(super) struct Waited {
 }
 
 impl Waited {
-    fn step(&self, options: &OpenOptions) -> Option<Step> {
+    fn step(&self, options: &OpenOptions) -> Step {
         let at_most = if let Wait::UpTo(limit) = self.wait { Some(limit) } else { None };
         if let Some(report) = self.office.as_ref().and_then(|office| holder_of(options, office)) {
             let who = named(&report);
-            return Some(if self.replaces {
-                Step { what: format!("taking over from {who}"), at_most: report.stop_budget }
+            return if self.replaces {
+                let at_most = report.stop_budget.map(|it| it.saturating_add(KILL_GRACE));
+                Step { what: format!("taking over from {who}"), at_most }
             } else {
                 Step { what: format!("waiting for {who}"), at_most }
-            });
+            };
         }
-        let locks = with_budget(LOOKS_WITHIN, || options.open_existing().ok()??.locks().ok())?;
+        let locks = with_budget(LOOKS_WITHIN, || options.open_existing().ok()??.locks().ok());
+        let locks = locks.unwrap_or_default();
         let is_in_the_way = |lock: &&LockReport| {
             self.locks.contains(&lock.name) && lock.verdict != Verdict::Dead && !is_us(lock.pid)
         };
-        let lock = locks.iter().find(is_in_the_way)?;
+        let Some(lock) = locks.iter().find(is_in_the_way) else {
+            // A damaged one is recovered first.
+            return Step { what: opening(options), at_most: None };
+        };
         let pid = lock.pid.map_or_else(|| "another".to_owned(), |pid| format!("pid {pid}"));
-        Some(Step { what: format!("waiting for {}, held by {pid}", lock.name), at_most })
+        Step { what: format!("waiting for {}, held by {pid}", lock.name), at_most }
     }
+}
+
+/// A large store takes longer: where it is damaged, all of it is read and copied row by row.
+pub(super) fn opening(options: &OpenOptions) -> String {
+    format!("opening the store {}", with_size(options))
+}
+
+/// `/x/state.db (188 KiB)`.
+pub(super) fn with_size(options: &OpenOptions) -> String {
+    let path = options.resolved_path().unwrap_or_default();
+    let size = std::fs::metadata(&path).map_or(0, |facts| facts.len());
+    format!("{} ({} KiB)", path.display(), size / 1024)
 }
 
 fn is_us(pid: Option<u32>) -> bool {

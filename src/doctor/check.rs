@@ -231,9 +231,6 @@ pub(super) fn program(pid: sys::Pid) -> String {
         .map_or_else(|| format!("pid {pid}"), |name| format!("pid {pid} ({name})"))
 }
 
-/// Who was refused something so long ago still wants it: a supervisor may try once a day.
-pub(super) const RECENTLY_MS: i64 = 24 * 60 * 60 * 1_000;
-
 /// The first of many, and how many more there are.
 pub(super) fn listed<T>(all: &[T], shown_max: usize, show: impl Fn(&T) -> String) -> String {
     let mut text = all.iter().take(shown_max).map(show).collect::<Vec<_>>().join(", ");

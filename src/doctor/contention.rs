@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Row;
 
 use crate::clock::{length, rfc3339};
-use crate::doctor::check::{
-    Check, Observation, Opened, RECENTLY_MS, Scene, beside, counted, listed, program,
-};
+use crate::doctor::check::{Check, Observation, Opened, Scene, beside, counted, listed, program};
 use crate::office::storm::of as storm_of;
+use crate::records::conflicts::CURRENT_FOR_MS;
 use crate::records::{locks, markers};
 use crate::store::busy::blocker;
 use crate::sys::ProcessState;
@@ -112,7 +111,7 @@ struct Users {
     profiles: BTreeSet<String>,
     /// The profile that holds it now.
     holder: Option<String>,
-    /// The profiles that were refused it a short time ago.
+    /// The profiles that were refused it a short time ago, and have not been started since.
     refused: BTreeSet<String>,
 }
 
@@ -130,7 +129,9 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
         SELECT scope, identity_hash, i.profile, 1 FROM scoped_locks JOIN instances AS i
             ON i.id = instance_id AND i.ended_at_ms IS NULL
         UNION ALL
-        SELECT scope, identity_hash, c.profile, iif(last_at_ms >= ?2, 2, 0)
+        SELECT scope, identity_hash, c.profile, iif(last_at_ms >= ?2 AND NOT EXISTS (
+                SELECT 1 FROM starts AS s WHERE s.profile = c.profile AND s.outcome = 'granted'
+                    AND s.at_ms > c.last_at_ms), 2, 0)
             FROM lock_conflicts AS c WHERE last_at_ms >= ?1
         UNION ALL
         SELECT scope, identity_hash, i.profile, 0 FROM lock_conflicts AS c JOIN instances AS i
@@ -140,7 +141,7 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
             FROM events WHERE event IN ('lock_acquired', 'lock_refused') AND at_ms >= ?1";
     let now_ms = opened.now_ms();
     let since_ms = now_ms.saturating_sub(LOOKED_BACK_MS);
-    let recent_ms = now_ms.saturating_sub(RECENTLY_MS);
+    let recent_ms = now_ms.saturating_sub(CURRENT_FOR_MS);
     // By lock.
     let mut users: BTreeMap<(String, String), Users> = BTreeMap::new();
     opened.inner().read(|connection| {
@@ -223,15 +224,15 @@ impl Refused {
     /// What was refused is over. Who starts it again and again is a storm, and whom a process
     /// outside of its supervisor keeps out is told by that check.
     fn seen(self, opened: &Opened) -> Observation {
-        let times =
-            if self.count == 1 { "once".to_owned() } else { format!("{} times", self.count) };
+        let (times, when) = if self.count == 1 {
+            ("once".to_owned(), format!("at {}", time(self.last_at_ms)))
+        } else {
+            let (first, last) = (time(self.first_at_ms), time(self.last_at_ms));
+            (format!("{} times", self.count), format!("first at {first}, last at {last}"))
+        };
         let text = format!(
-            "{} was refused to {} {times}: first at {}, last at {} (pid {})",
-            self.what,
-            self.contender,
-            time(self.first_at_ms),
-            time(self.last_at_ms),
-            self.pid
+            "{} was refused {} {times}, {when} (pid {})",
+            self.contender, self.what, self.pid
         );
         Observation::info(text).remedy(format!(
             "nothing, if it was a mistake; otherwise let only one supervisor start it ({} shows \
@@ -291,10 +292,12 @@ fn add(all: &mut Vec<Refused>, refused: Refused) {
 /// A party for people: its boot and namespace tell them nothing.
 fn contender(party: &str) -> String {
     let words = party.split(' ').map(|word| match word.strip_prefix("parent:") {
-        Some(parent) => format!("what pid {} starts", parent.split('/').next().unwrap_or(parent)),
+        Some(parent) => {
+            format!("a process started by pid {}", parent.split('/').next().unwrap_or(parent))
+        }
         None => match (word.strip_prefix("pid:"), word.strip_prefix("named:")) {
             (Some(pid), _) => format!("pid {pid}"),
-            (None, Some(name)) => format!("the party {name}"),
+            (None, Some(name)) => format!("the supervisor {name}"),
             (None, None) => word.to_owned(),
         },
     });
@@ -327,13 +330,19 @@ fn storms(opened: &Opened) -> Result<Vec<Observation>> {
                 continue;
             };
             let remaining_ms = i64::try_from(storm.remaining_ms(now.ms)).unwrap_or(i64::MAX);
+            let whose = contender(&party);
+            // The next one may start at once, and may go well: only a person knows.
+            let (observation, next): (fn(String) -> Observation, _) = if remaining_ms > 0 {
+                let next = format!("the next `run` waits for {}", length(remaining_ms));
+                (Observation::warning, next)
+            } else {
+                (Observation::info, "the next `run` may start at once".to_owned())
+            };
             let text = format!(
-                "{}: {office} failed to start {} times in a row; its next `run` waits for {}",
-                contender(&party),
-                storm.starts,
-                length(remaining_ms)
+                "{office} was refused to {whose}, or ended badly, {} times in a row; {next}",
+                storm.starts
             );
-            seen.push(Observation::warning(text).remedy(format!(
+            seen.push(observation(text).remedy(format!(
                 "find out why with {}; once that is fixed, the option `--no-backoff` of `run` \
                  starts at once",
                 opened.scene.command(&format!(
@@ -401,9 +410,12 @@ mod tests {
     #[test]
     fn contenders_for_people() {
         for (party, text) in [
-            ("parent:12/3456/boot/ns systemd:gw.service", "what pid 12 starts, systemd:gw.service"),
+            (
+                "parent:12/3456/boot/ns systemd:gw.service",
+                "a process started by pid 12, systemd:gw.service",
+            ),
             ("pid:77", "pid 77"),
-            ("named:red", "the party red"),
+            ("named:red", "the supervisor red"),
             ("", ""),
         ] {
             assert_eq!(contender(party), text);

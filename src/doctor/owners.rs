@@ -118,8 +118,16 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
         let pid = owner.pid_here()?;
         let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
         (is_stopped && !owner.is_dead()).then(|| {
+            // Whoever only waits keeps nobody out.
+            if !owner.holds_something {
+                return Observation::info(format!(
+                    "{} waits, and is suspended by a signal (SIGSTOP)",
+                    owner.name_and_pid()
+                ))
+                .remedy(format!("`kill -CONT {pid}` lets it go on"));
+            }
             let text = format!(
-                "{} is held by pid {pid}, which is stopped by a signal (SIGSTOP): it does \
+                "{} is held by pid {pid}, which is suspended by a signal (SIGSTOP): it does \
                  nothing, and keeps others out",
                 owner.name()
             );

@@ -100,7 +100,7 @@ impl Holder {
                     _ => format!("`kill -KILL {pid}`"),
                 };
                 format!(
-                    "it is stopped by a signal: continue it with `kill -CONT {pid}`, or end it \
+                    "it is suspended by a signal (SIGSTOP): continue it with `kill -CONT {pid}`, or end it \
                      with {end}"
                 )
             }

@@ -209,27 +209,35 @@ pub(super) fn last_lock_wanted(
     Ok(wanted.and_then(name))
 }
 
-/// Who was refused by `holder`, the latest first.
+/// Who was refused something so long ago still wants it: a supervisor may try once a day.
+pub(crate) const CURRENT_FOR_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// Who was refused by `holder` since `since_ms` (Unix milliseconds), the latest first.
 pub(crate) fn lock_conflicts(
     connection: &Connection,
     name: &LockName,
     holder: InstanceId,
+    since_ms: i64,
 ) -> Result<Vec<Conflict>> {
     let conflicts = connection
         .prepare_cached(
             "SELECT profile, pid, first_at_ms, last_at_ms, count FROM lock_conflicts
-             WHERE scope = ?1 AND identity_hash = ?2 AND holder_id = ?3 ORDER BY last_at_ms DESC",
+             WHERE scope = ?1 AND identity_hash = ?2 AND holder_id = ?3
+               AND last_at_ms >= ?4 ORDER BY last_at_ms DESC",
         )?
-        .query_map((name.scope.as_str(), name.identity_hash.as_str(), holder.as_i64()), |row| {
-            let profile: String = row.get(0)?;
-            Ok(Conflict {
-                profile: Some(profile).filter(|profile| !profile.is_empty()),
-                pid: row.get(1).unwrap_or(None),
-                first_at_ms: row.get(2)?,
-                last_at_ms: row.get(3)?,
-                count: row.get::<_, i64>(4)?.unsigned_abs(),
-            })
-        })?
+        .query_map(
+            (name.scope.as_str(), name.identity_hash.as_str(), holder.as_i64(), since_ms),
+            |row| {
+                let profile: String = row.get(0)?;
+                Ok(Conflict {
+                    profile: Some(profile).filter(|profile| !profile.is_empty()),
+                    pid: row.get(1).unwrap_or(None),
+                    first_at_ms: row.get(2)?,
+                    last_at_ms: row.get(3)?,
+                    count: row.get::<_, i64>(4)?.unsigned_abs(),
+                })
+            },
+        )?
         .collect::<rusqlite::Result<_>>()?;
     Ok(conflicts)
 }

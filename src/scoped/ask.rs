@@ -106,13 +106,14 @@ struct Entry {
 }
 
 fn entries(inner: &Inner, connection: &Connection, rows: Vec<LockRow>) -> Result<Vec<Entry>> {
+    let since_ms = inner.clock().wall_ms().saturating_sub(conflicts::CURRENT_FOR_MS);
     let mut entries = Vec::new();
     for row in rows {
         // A row that ended, ended by an older version that knows nothing of locks, holds none.
         let record = instances::by_id(connection, row.instance)?;
         let Some(record) = record.filter(Record::is_live) else { continue };
         let waiters = waiting(inner, connection, &Wanted::Lock(row.name.clone()))?;
-        let conflicts = conflicts::lock_conflicts(connection, &row.name, row.instance)?;
+        let conflicts = conflicts::lock_conflicts(connection, &row.name, row.instance, since_ms)?;
         entries.push(Entry { row, record, waiters, conflicts });
     }
     Ok(entries)

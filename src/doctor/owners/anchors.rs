@@ -135,7 +135,10 @@ fn end_them(pids: &[Pid]) -> String {
         return "ask as root, or where that process runs".to_owned();
     }
     let words = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    format!("look at what it does, and end it: `kill {words}`")
+    format!(
+        "look at what it does, and end it: `kill {words}`, or `kill -KILL {words}` where that \
+             does nothing"
+    )
 }
 
 /// A descriptor that a child inherited holds the lock of an owner that is gone (FIELD-BUGS row 69),

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::rfc3339;
-use crate::doctor::check::{Observation, Opened, RECENTLY_MS, counted, listed};
+use crate::doctor::check::{Observation, Opened, counted, listed};
 use crate::doctor::judged_owner::JudgedOwner;
 use crate::forensics::systemd::SystemdCheck;
 use crate::process::subject;
+use crate::records::conflicts::CURRENT_FOR_MS;
 use crate::span::Span;
 use crate::stop_budget::StopPhases;
 use crate::{Result, sys};
@@ -43,7 +44,7 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
             );
         }
         if recorded == "none" {
-            let recent_ms = opened.now_ms().saturating_sub(RECENTLY_MS);
+            let recent_ms = opened.now_ms().saturating_sub(CURRENT_FOR_MS);
             let refused = refused_services(opened, owner)?;
             seen.extend(refused.into_iter().map(|(service, count, last_at_ms)| {
                 let last = rfc3339(last_at_ms).unwrap_or_else(|| "an unknown time".to_owned());

@@ -9,11 +9,13 @@ use crate::support::{LIMIT, Process, START, Sandbox, has, skipped, sleeper};
 #[test]
 fn who_waits_says_so_where_it_is_asked_to() {
     const HOLDER: &str = "default/gateway (pid HOLDER)";
-    for (verb, words, at_most) in [
-        ("run --no-backoff --wait=10min -- true", "run: waiting for HOLDER", "10 min"),
-        ("run --no-backoff --replace -- true", "run: taking over from HOLDER", "60 min"),
-        ("stop --timeout 10min", "stop: waiting for HOLDER to stop", "10 min"),
-        ("restart --timeout 10min", "restart: waiting for HOLDER to start again", "10 min"),
+    for (verb, at_most, words) in [
+        ("run --no-backoff --wait=10min -- true", "10 min", "waiting for HOLDER"),
+        ("run --no-backoff --replace -- true", "60 min", "taking over from HOLDER"),
+        ("stop --timeout 10min", "10 min", "waiting for HOLDER to stop"),
+        ("stop --all --timeout 10min", "10 min", "waiting for HOLDER to stop"),
+        ("restart --timeout 10min", "10 min", "waiting for HOLDER to start again"),
+        ("restart --all --timeout 10min", "10 min", "waiting for HOLDER to start again"),
     ] {
         let sandbox = Sandbox::new();
         // It ignores TERM.
@@ -21,9 +23,10 @@ fn who_waits_says_so_where_it_is_asked_to() {
         let holder = HOLDER.replace("HOLDER", &run.pid().to_string());
         let verb: Vec<&str> = verb.split(' ').collect();
         let mut waiting = Process::start(sandbox.incumbent([&["--progress"], &verb[..]].concat()));
-        let line = waiting.err_line_with(&format!("{}: ", words.replace("HOLDER", &holder)));
-        assert!(line.starts_with("incumbent: "), "{line}");
-        assert!(line.ends_with(&format!(" s of at most {at_most}")), "{line}");
+        let words = words.replace("HOLDER", &holder);
+        let line = waiting.err_line_with(&format!(" s of at most {at_most}, {words}"));
+        assert!(line.starts_with(&format!("incumbent: {}: ", verb[0])), "{line}");
+        assert!(line.ends_with(&words), "{line}");
         drop(run);
     }
 }
@@ -37,8 +40,9 @@ fn who_waits_for_a_lock_says_so() {
     sandbox.cli(["lock", "acquire", "s", "i", "--pid", &one]).assert_code(0);
     let verb = ["--progress", "lock", "acquire", "s", "i", "--pid", &two, "--wait"];
     let mut waiting = Process::start(sandbox.incumbent(verb));
-    let line = waiting.err_line_with(&format!(", held by pid {one}: "));
-    assert!(line.starts_with("incumbent: lock acquire: waiting for s/"), "{line}");
+    let line = waiting.err_line_with(&format!(", held by pid {one}"));
+    assert!(line.starts_with("incumbent: lock acquire: "), "{line}");
+    assert!(line.contains(" s, waiting for s/"), "{line}");
     assert!(!line.contains("at most"), "{line}");
     sandbox.cli(["lock", "release", "s", "i", "--pid", &one]).assert_code(0);
     waiting.finish(LIMIT).assert_code(0);
@@ -68,8 +72,8 @@ fn a_repair_and_an_import_say_what_they_do() {
     let connection = Connection::open(sandbox.db()).unwrap();
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
     for (verb, words) in [
-        (&["doctor", "--fix"][..], "doctor: repairing "),
-        (&["import", "older"], "import: importing older: "),
+        (&["doctor", "--fix"][..], " s, repairing "),
+        (&["import", "older"], " s, importing older"),
     ] {
         let mut process = Process::start(sandbox.incumbent([&["--progress"], verb].concat()));
         process.err_line_with(words);
@@ -81,6 +85,7 @@ fn a_repair_and_an_import_say_what_they_do() {
 #[test]
 fn a_terminal_shows_one_line_that_goes() {
     const CLEAR: &str = "\r\u{1b}[2K";
+    const WORDS: &str = " of at most 4 s, waiting for default/gateway";
     if !has("script") {
         return skipped("needs script(1) of util-linux");
     }
@@ -91,10 +96,9 @@ fn a_terminal_shows_one_line_that_goes() {
     let line = "incumbent run --no-backoff --wait=4s -- true";
     command.args(["-qec", line, "/dev/null"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
     let shown = Process::start(command).finish_with_stdin_open(LIMIT).assert_code(75).out;
-    let words = format!("waiting for default/gateway (pid {}): ", run.pid());
-    let drawn = shown.matches(&words).count();
+    let drawn = shown.matches(WORDS).count();
     assert!(drawn >= 2, "{shown:?}");
-    let last = shown.rfind(&words).unwrap();
+    let last = shown.rfind(WORDS).unwrap();
     // It is taken away before the answer.
     let (_, after) = shown[last..].split_once(CLEAR).unwrap();
     assert!(after.starts_with("incumbent: run: default/gateway is held by"), "{after:?}");

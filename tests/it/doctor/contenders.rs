@@ -20,9 +20,13 @@ fn tokens_of_two_profiles_and_refusals_are_counted() {
     let diagnosis = Diagnosis::of(&answer);
     let words = ["2 profiles", "clone, default", "default holds it now"];
     diagnosis.assert("duplicate_tokens", "warning", &words);
-    let words = ["100 times", "of profile clone", "the party red"];
+    let words = ["100 times", "of profile clone", "the supervisor red"];
     let finding = diagnosis.assert("conflicts", "info", &words);
-    diagnosis.assert("storms", "warning", &["clone/gateway failed to start", "times in a row"]);
+    diagnosis.assert(
+        "storms",
+        "warning",
+        &["clone/gateway was refused to the supervisor red", "times in a row"],
+    );
     diagnosis.assert_only(&["duplicate_tokens", "storms"]);
     sandbox.try_remedy(finding, "incumbent status --all").assert_code(0);
     run.end().assert_code(0);
@@ -69,7 +73,7 @@ fn a_party_that_starts_again_and_again_is_named() {
         Process::start(start).finish(LIMIT).assert_code(75);
     }
     let diagnosis = sandbox.doctor();
-    let words = ["the party red", "default/gateway", "6 times in a row"];
+    let words = ["default/gateway", "the supervisor red", "6 times in a row"];
     let finding = diagnosis.assert("storms", "warning", &words);
     diagnosis.assert("conflicts", "info", &["default/gateway", "6 times"]);
     diagnosis.assert_only(&["storms"]);
