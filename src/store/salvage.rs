@@ -69,14 +69,14 @@ fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
         )?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    // What they add for a new row is among the rows already.
-    let triggers: Vec<(String, String)> = new
-        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    for (name, _) in &triggers {
-        new.execute_batch(&format!("DROP TRIGGER {name}"))?;
-    }
+    // What it would count is among the rows already. The others keep two holders of one lock out.
+    const COUNTS_ROWS: &str = "count_start";
+    let counts_rows: String = new.query_row(
+        "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1",
+        [COUNTS_ROWS],
+        |row| row.get(0),
+    )?;
+    new.execute_batch(&format!("DROP TRIGGER {COUNTS_ROWS}"))?;
     let mut saved = Vec::new();
     for (table, without_rowid) in tables {
         if let Some(mut copy) = Copy::of(&table, damaged, new)? {
@@ -88,8 +88,10 @@ fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
             saved.push(copy.saved);
         }
     }
-    for (_, sql) in &triggers {
-        new.execute_batch(sql)?;
+    new.execute_batch(&counts_rows)?;
+    // As a migration would have done.
+    if !damaged.table_exists(None, "counters").unwrap_or(false) {
+        new.execute_batch(migrate::COUNT_HISTORY)?;
     }
     Ok(saved)
 }
