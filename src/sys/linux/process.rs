@@ -461,3 +461,29 @@ pub(super) fn wait_ended_by_number(pid: Pid, start_time: StartTime, timeout: Dur
         std::thread::sleep(remaining.min(Duration::from_millis(10)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::ProcessHandle as Handle;
+
+    /// Symptom: where the kernel never tells how another one's child ended, whoever asked stayed a
+    /// second longer for the answer.
+    #[test]
+    fn what_will_never_be_told_is_told_from_what_is_not_known_yet() {
+        let no_pidfd = OwnedFd::from(File::open("/dev/null").unwrap());
+        assert_eq!(exit_info(&no_pidfd), ExitInfo::Never);
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let handle = Handle::open(child.id()).unwrap();
+        assert!(handle.wait_ended(Duration::from_secs(60)));
+        let before = handle.end();
+        child.wait().unwrap();
+        match handle.end() {
+            ExitInfo::Known(ended) => {
+                assert_eq!((before, ended), (ExitInfo::NotYet, ChildEnd::Exited(7)));
+            }
+            // Before Linux 6.15.
+            told => assert_eq!(told, ExitInfo::Never),
+        }
+    }
+}

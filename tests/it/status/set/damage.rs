@@ -186,7 +186,7 @@ fn a_bad_value_spoils_its_own_cell_and_the_next_write_heals_it() {
     }
     let status = sandbox.status().1;
     assert_eq!(status["verdict"], "alive", "{status:#}");
-    assert_eq!(status["runtime"]["damaged"].as_array().unwrap().len(), 11, "{status:#}");
+    assert_eq!(status["runtime"]["damaged"].as_array().unwrap().len(), 12, "{status:#}");
     assert_eq!(status["platforms"]["p"]["damaged"].as_array().unwrap().len(), 10, "{status:#}");
     write_for(&sandbox, script.pid(), BADLY_TREATED);
     let status = sandbox.status().1;
