@@ -9,6 +9,7 @@
 --     FROM instances AS i JOIN runtime_status AS r ON r.instance_id = i.id ORDER BY i.id DESC;
 --
 -- The counters are written by triggers, so that programs of before this migration are counted, too.
+-- They begin with what the history still knows (0010_history_counted.sql, a part of this migration).
 --
 -- No start fails by them: a count that no program writes goes on as one that some program could have
 -- written, and a row without names, or without a reason, is not counted.

@@ -137,6 +137,7 @@ reasons! {
 }
 
 impl Reason {
+    /// Those of [`Reason::is_found_dead`].
     pub(crate) const FOUND_DEAD: [Self; 5] = [
         Self::AnchorReleased,
         Self::NoSuchProcess,

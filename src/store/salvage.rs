@@ -60,6 +60,8 @@ fn rows(count: u64) -> String {
 
 /// Fills the tables of `new`, but for what describes the store itself.
 fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
+    /// The trigger that counts each new row of `starts`.
+    const COUNTS_ROWS: &str = "count_start";
     let tables: Vec<(String, bool)> = new
         .prepare(
             "SELECT name, wr FROM pragma_table_list
@@ -70,7 +72,6 @@ fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     // What it would count is among the rows already. The others keep two holders of one lock out.
-    const COUNTS_ROWS: &str = "count_start";
     let counts_rows: String = new.query_row(
         "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1",
         [COUNTS_ROWS],

@@ -124,22 +124,25 @@ fn a_damaged_counter_refuses_no_start() {
 /// and so everybody from starting.
 #[test]
 fn a_damaged_history_is_counted_as_far_as_it_goes() {
+    const STRICT: &str = "profile       TEXT NOT NULL";
+    const LAX: &str = "profile       TEXT";
     let sandbox = Sandbox::new();
     for _ in 0..3 {
         sandbox.cli(START).assert_code(0);
     }
     sandbox.age_to(9);
-    for damaged in ["profile = NULL", "end_reason = NULL"] {
-        damage(
-            &sandbox,
-            &format!(
-                "UPDATE instances SET {damaged} WHERE id = (SELECT min(id) FROM instances
-                 WHERE profile IS NOT NULL AND end_reason IS NOT NULL)"
-            ),
-        );
-    }
+    let rewrite = |from: &str, to: &str| {
+        let connection = rusqlite::Connection::open(sandbox.db()).unwrap();
+        connection.execute_batch("PRAGMA writable_schema = 1").unwrap();
+        let sql = "UPDATE sqlite_schema SET sql = replace(sql, ?1, ?2) WHERE name = 'starts'";
+        assert_eq!(connection.execute(sql, [from, to]).unwrap(), 1);
+    };
+    rewrite(STRICT, LAX);
+    sandbox.forge("UPDATE starts SET profile = NULL WHERE id = (SELECT min(id) FROM starts)");
+    rewrite(LAX, STRICT);
     sandbox.cli(START).assert_code(0);
-    assert_eq!(sandbox.number("SELECT count FROM counters WHERE name = 'ends'"), 2);
+    assert_eq!(sandbox.number("SELECT count FROM counters WHERE name = 'starts'"), 3);
+    assert_eq!(sandbox.number("SELECT count FROM counters WHERE name = 'ends'"), 4);
 }
 
 /// A scraper must not take an error for "nothing runs": there is nothing on standard output, and
