@@ -363,10 +363,12 @@ impl Waiter {
         }
     }
 
-    /// How it ended is known once its parent has collected it.
-    fn note_for_later(&self, ended: &Watched<'_>) {
-        if let Some(handle) = &ended.handle {
-            self.inner.witnessed.watch(ended.record.id, Arc::clone(handle));
+    /// How it ended is known once its parent has collected it. One that has only let go is nobody's
+    /// any more.
+    fn note_for_later(&self, gone: &Watched<'_>) {
+        if let Some(handle) = gone.handle.as_ref().filter(|handle| handle.has_ended()) {
+            let now_ms = self.inner.clock().wall_ms();
+            self.inner.witnessed.watch(gone.record.id, Arc::clone(handle), now_ms);
         }
     }
 

@@ -86,12 +86,8 @@ fn story(incarnation: &Incarnation, reason: &Reason) -> String {
     let signal = incarnation.signal.map_or_else(|| "a signal".to_owned(), sys::signal_name);
     let summary = incarnation.summary.as_deref().unwrap_or_default();
     // Of one that was found dead the kernel told it to whoever watched.
-    let is_found_dead = matches!(
-        reason,
-        Reason::AnchorReleased | Reason::NoSuchProcess | Reason::Zombie | Reason::PidReused
-    );
     let is_known = incarnation.exit_code.is_some() || incarnation.signal.is_some();
-    let is_by_kernel = is_found_dead && is_known;
+    let is_by_kernel = reason.is_found_dead() && is_known;
     let mut told = match reason {
         Reason::Released => "it released the office".to_owned(),
         Reason::PlannedStop => format!("it was stopped on purpose{by}"),

@@ -4,6 +4,7 @@ use crate::keeper::known::Known;
 use crate::keeper::release::{current_run, is_about, parent};
 use crate::records::{Record, runtime};
 use crate::status::write;
+use crate::status::write::Whose;
 use crate::{Error, ErrorKind, InstanceId, Office, Result, StatusUpdate, Store, owner, sys};
 
 /// Writes what `pid`, or the process that we act for, says about `office`; whose row that is.
@@ -21,8 +22,9 @@ pub(crate) fn say(
     };
     let is_own =
         if update.is_about_instance() { check_is_own(store, &speaker, office) } else { Ok(()) };
-    let written =
-        is_own.and_then(|()| write::write(&store.inner, speaker.id, &speaker.nonce_hash, update));
+    let written = is_own.and_then(|()| {
+        write::write(&store.inner, speaker.id, &speaker.nonce_hash, update, Whose::OnRecord)
+    });
     Known::Well(written.map(|()| speaker.id))
 }
 

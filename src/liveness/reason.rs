@@ -137,6 +137,28 @@ reasons! {
 }
 
 impl Reason {
+    /// Those of [`Reason::is_found_dead`].
+    pub(crate) const FOUND_DEAD: [Self; 5] = [
+        Self::AnchorReleased,
+        Self::NoSuchProcess,
+        Self::Zombie,
+        Self::PidReused,
+        Self::IdentityMismatch,
+    ];
+
+    /// Whether it says only that the owner was found dead, and not how it ended.
+    ///
+    /// ```
+    /// use incumbent::Reason;
+    ///
+    /// assert!(Reason::AnchorReleased.is_found_dead());
+    /// assert!(!Reason::Exited.is_found_dead());
+    /// ```
+    #[must_use]
+    pub fn is_found_dead(&self) -> bool {
+        Self::FOUND_DEAD.contains(self)
+    }
+
     /// The word for people: `pid reused`.
     pub(crate) fn in_words(&self) -> String {
         self.as_str().replace('_', " ")

@@ -169,15 +169,14 @@ pub(crate) fn last_word(
     what: What,
 ) -> Result<Option<Word>> {
     const SQL: &str = "SELECT id, at_boot_ms, boot_id, pid, signal, sender,
-             sender_pid IS NOT NULL OR ifnull(sender LIKE 'a key at the terminal%', 0), message,
-             place
+             sender_pid IS NOT NULL OR ifnull(instr(sender, ?3) = 1, 0), message, place
          FROM shutdowns
          WHERE instance_id = ?1 AND what = ?2 AND may_be_reload = 0 AND survived_at_ms IS NULL
            AND (signal IS NOT NULL OR message IS NOT NULL)
          ORDER BY id DESC LIMIT 1";
     let word = connection
         .prepare_cached(SQL)?
-        .query_row((id.as_i64(), what.as_str()), |row| {
+        .query_row((id.as_i64(), what.as_str(), BY_A_KEY), |row| {
             let said = match what {
                 What::Panic => LastWord::Panic {
                     message: row.get::<_, Option<String>>(7)?.unwrap_or_default(),

@@ -53,7 +53,7 @@ impl Supervised<'_> {
                     if command.lock == CommandLock::Held && !is_held {
                         command.lock = CommandLock::Lost;
                     }
-                    if !tenure.set_child(command, Came::Otherwise)? {
+                    if !tenure.set_child(command, Came::otherwise(&store.inner, command.pid))? {
                         return Err(Error::internal("the office was lost again"));
                     }
                 }

@@ -42,7 +42,7 @@ pub(super) fn manner(reason: &Reason, exit_code: Option<i32>, signal: Option<i32
             Some(code) if code != 0 => Manner::Crashed,
             Some(_) | None => Manner::Ended,
         },
-        _ if is_found_dead(reason) => match (exit_code, signal) {
+        _ if reason.is_found_dead() => match (exit_code, signal) {
             (Some(0), _) => Manner::Ended,
             (Some(_), _) => Manner::Crashed,
             (None, Some(KILL)) => Manner::Killed,
@@ -52,18 +52,6 @@ pub(super) fn manner(reason: &Reason, exit_code: Option<i32>, signal: Option<i32
         },
         _ => Manner::Ended,
     }
-}
-
-/// Whether it says only that the owner was found dead.
-fn is_found_dead(reason: &Reason) -> bool {
-    matches!(
-        reason,
-        Reason::AnchorReleased
-            | Reason::NoSuchProcess
-            | Reason::Zombie
-            | Reason::PidReused
-            | Reason::IdentityMismatch
-    )
 }
 
 /// The end in a few words: `crashed: exit code 1`, `killed: SIGKILL, out of memory`.
@@ -103,7 +91,7 @@ pub(crate) fn summary(reason: &Reason, exit_code: Option<i32>, signal: Option<i3
             (None, _) => with_code("ended by a signal"),
         },
         Reason::Exited => by_how(exit_code, signal, "ended"),
-        _ if is_found_dead(reason) => by_how(exit_code, signal, "killed or crashed"),
+        _ if reason.is_found_dead() => by_how(exit_code, signal, "killed or crashed"),
         _ => reason.in_words(),
     }
 }

@@ -13,17 +13,32 @@ use crate::status::update::StatusUpdate;
 use crate::store::{Inner, Tx};
 use crate::{Error, ErrorKind, InstanceId, ProfileName, Result, sys};
 
+/// Which process a heartbeat is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// This very process holds the office.
+    Own,
+    /// That of the row, or the command where it is a `run`.
+    OnRecord,
+}
+
 /// Writes `update` to the row `id`, as its owner, all of it or nothing.
 pub(crate) fn write(
     inner: &Inner,
     id: InstanceId,
     nonce_hash: &str,
     update: &StatusUpdate,
+    whose: Whose,
 ) -> Result<()> {
     update.check()?;
     let writer =
         by_or_self(inner, update.by.as_deref().map(crate::status::field::presentable).as_deref());
-    let memory_bytes = if update.is_a_beat() { memory_of(inner, id) } else { None };
+    // Before anybody waits for it.
+    let memory_bytes = match whose {
+        _ if !update.is_a_beat() => None,
+        Whose::Own => memory_of(inner.observer().pid),
+        Whose::OnRecord => memory_on_record(inner, id),
+    };
     inner.write(|tx| {
         let update = &*update.without_identities(tx)?;
         let standing = instances::standing(tx, id)?;
@@ -45,19 +60,19 @@ pub(crate) fn write(
     })
 }
 
-/// What the process of a row has in memory, or the command where it is a `run`; looked up before
-/// anybody waits for it.
-fn memory_of(inner: &Inner, id: InstanceId) -> Option<u64> {
-    let record = inner.read(|connection| instances::by_id(connection, id)).ok()??;
-    let (pid, start_time) = match record.child_pid {
-        Some(child) => (child, record.child_start_time),
-        None => (record.pid?, record.start_time),
-    };
+/// What the process of a row has in memory, or the command where it is a `run`.
+fn memory_on_record(inner: &Inner, id: InstanceId) -> Option<u64> {
+    let acting = inner.read(|connection| instances::acting_process(connection, id)).ok()??;
+    let (pid, start_time) = acting;
     let seen = inner.with_clear_sight(|| Ok(sys::process_facts(pid).start_time)).ok()?;
     // Another namespace may have another process of that number.
     if seen.is_none() || seen != start_time {
         return None;
     }
+    memory_of(pid)
+}
+
+fn memory_of(pid: sys::Pid) -> Option<u64> {
     sys::details::details(pid).ok()?.rss_bytes
 }
 

@@ -40,8 +40,17 @@ const MIGRATIONS: [Migration; 10] = [
     Migration { sql: include_str!("../../migrations/0007_identity.sql"), min_writer: 7 },
     Migration { sql: include_str!("../../migrations/0008_slots.sql"), min_writer: 7 },
     Migration { sql: include_str!("../../migrations/0009_asleep.sql"), min_writer: 7 },
-    Migration { sql: include_str!("../../migrations/0010_counters_memory.sql"), min_writer: 7 },
+    Migration {
+        sql: concat!(
+            include_str!("../../migrations/0010_counters_memory.sql"),
+            include_str!("../../migrations/0010_history_counted.sql"),
+        ),
+        min_writer: 7,
+    },
 ];
+
+/// What fills the counters of migration 10 from the history.
+pub(super) const COUNT_HISTORY: &str = include_str!("../../migrations/0010_history_counted.sql");
 
 /// The schema version this program writes.
 #[allow(clippy::cast_possible_wrap, reason = "a handful of migrations")]

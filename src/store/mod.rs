@@ -38,6 +38,7 @@ pub(crate) use crate::store::held::{AnchoredBy, OwnRow};
 pub(crate) use crate::store::last_words::What;
 pub(crate) use crate::store::location::Location;
 pub(crate) use crate::store::transaction::{BootTime, Tx};
+pub(crate) use crate::store::witnessed::{ENDS_WITHIN, SeenEnd};
 
 use std::path::Path;
 use std::sync::Arc;

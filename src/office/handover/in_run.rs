@@ -95,6 +95,7 @@ pub(super) fn take_place(
     drop(proof);
     let secret = Secret::new(&will);
     let observer = inner.observer();
+    let came = Came::otherwise(inner, observer.pid);
     let taken = inner.write(|tx| {
         let Some(row) = instances::by_id(tx, record.id)?.filter(Record::is_live) else {
             return Ok(Err(NotInherited::Lost));
@@ -122,7 +123,7 @@ pub(super) fn take_place(
             lock: hold_command_lock(inner, &row),
             lock_inode: row.identity.command_lock_inode,
         };
-        Ok(if instances::set_child(tx, row.id, nonce, &command, Came::Otherwise)? {
+        Ok(if instances::set_child(tx, row.id, nonce, &command, came)? {
             Ok(())
         } else {
             Err(NotInherited::Lost)

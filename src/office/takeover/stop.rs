@@ -475,9 +475,12 @@ fn settle(
         if let (None, Ruling::Dead(reason)) = (now.ended_at_ms, judged.ruling) {
             ending::end_other(tx, record.id, &End::new(EndReason::Dead(reason)))?;
         }
-        ending::note_seen_ends(tx)
+        Ok(())
     });
-    if let Err(error) = settled {
-        tracing::warn!(%error, "the end of a stopped owner is left for the next claim to record");
+    match settled {
+        Ok(()) => ending::note_seen_ends(inner),
+        Err(error) => tracing::warn!(
+            %error, "the end of a stopped owner is left for the next claim to record"
+        ),
     }
 }

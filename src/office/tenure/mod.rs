@@ -235,25 +235,29 @@ impl Tenure {
     /// it (a trigger of the schema). False when the office was lost.
     pub(crate) fn set_child(&self, command: &Command, came: Came) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
-        inner.write(|tx| {
+        let recorded = inner.write(|tx| {
             if !instances::set_child(tx, *instance, &self.nonce, command, came)? {
                 return Ok(false);
             }
-            ending::note_seen_ends(tx)?;
             records_markers::serve_restarts(
                 tx,
                 *instance,
                 &format!("its run (pid {})", inner.observer().pid),
             )?;
             Ok(true)
-        })
+        });
+        if let Ok(true) = recorded {
+            ending::note_seen_ends(inner);
+        }
+        recorded
     }
 
     /// Records who has taken the place of the command of a `run`, which has ended. What was asked
     /// for is still open. False when the office was lost.
     pub(crate) fn follow_child(&self, command: &Command) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
-        inner.write(|tx| instances::set_child(tx, *instance, &self.nonce, command, Came::Otherwise))
+        let came = Came::otherwise(inner, command.pid);
+        inner.write(|tx| instances::set_child(tx, *instance, &self.nonce, command, came))
     }
 
     /// The command that the row names once every transaction that has begun is over; `None` where
@@ -299,7 +303,7 @@ impl Tenure {
         if let Some(beside) = beside {
             beside.let_go();
         }
-        inner.let_go(
+        let released = inner.let_go(
             &held,
             |tx| ending::end_own(tx, *instance, nonce_hash, how),
             || {
@@ -309,7 +313,12 @@ impl Tenure {
                     end: how.clone(),
                 })
             },
-        )
+        );
+        drop(held);
+        if let Released::Free = released {
+            ending::note_seen_ends(inner);
+        }
+        released
     }
 }
 

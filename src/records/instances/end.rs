@@ -4,9 +4,10 @@ use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 
+use crate::clock::millis;
 use crate::liveness::DeadReason;
 use crate::process::subject;
-use crate::store::Tx;
+use crate::store::{ENDS_WITHIN, SeenEnd, Tx};
 use crate::sys::ChildEnd;
 use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, sys};
 
@@ -160,17 +161,21 @@ fn parts(ended: ChildEnd) -> (Option<i32>, Option<i32>) {
 
 /// Adds how the process of a row ended to what is on record of its end, or will be: whoever watched
 /// it hears that from the kernel, and others may have found it dead before. An end that was told
-/// already, and one that was not that of the process, stay as they are.
-pub(crate) fn note_exit(tx: &Tx<'_>, id: InstanceId, ended: ChildEnd) -> Result<()> {
-    let (exit_code, signal) = parts(ended);
-    tx.prepare_cached(
+/// already stays as it is; so does that of a row which its process outlived: a process may let its
+/// office go, and fail an hour later.
+pub(crate) fn note_exit(tx: &Tx<'_>, seen: &SeenEnd) -> Result<()> {
+    let (exit_code, signal) = parts(seen.ended);
+    let found_dead: Vec<String> = Reason::FOUND_DEAD.iter().map(|it| format!("'{it}'")).collect();
+    let sql = format!(
         "UPDATE instances SET exit_code = ?2, signal = ?3
          WHERE id = ?1 AND exit_code IS NULL AND signal IS NULL
-           AND (ended_at_ms IS NULL OR end_reason IN ('anchor_released', 'no_such_process',
-                'zombie', 'pid_reused', 'identity_mismatch', 'released', 'planned_stop',
-                'taken_over', 'panicked', 'oom_suspected'))",
-    )?
-    .execute((id.0, exit_code, signal))?;
+           AND (ended_at_ms IS NULL OR end_reason IN ({})
+                OR (ended_at_ms >= ?4 AND end_reason IN ('released', 'planned_stop', 'taken_over',
+                                                         'panicked', 'oom_suspected')))",
+        found_dead.join(", ")
+    );
+    let since_ms = seen.at_ms.saturating_sub(millis(ENDS_WITHIN));
+    tx.prepare_cached(&sql)?.execute((seen.id.0, exit_code, signal, since_ms))?;
     Ok(())
 }
 
@@ -249,7 +254,8 @@ pub(crate) fn end(
 ) -> Result<Option<EndedRow>> {
     const SQL: &str = "UPDATE instances
         SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by,
-            exit_code = coalesce(:exit_code, exit_code), signal = coalesce(:signal, signal),
+            exit_code = iif(:is_told, :exit_code, exit_code),
+            signal = iif(:is_told, :signal, signal),
             detail = coalesce(:detail || '; ' || detail, :detail, detail)
         WHERE id = :id AND ended_at_ms IS NULL
             AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
@@ -261,6 +267,8 @@ pub(crate) fn end(
         ":ended_at_ms": tx.now_ms(),
         ":reason": reason.as_str(),
         ":by": end.by,
+        // Both or neither: one may be on record already (`note_exit`).
+        ":is_told": end.exit_code.is_some() || end.signal.is_some(),
         ":exit_code": end.exit_code,
         ":signal": end.signal,
         ":detail": end.detail,

@@ -8,7 +8,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use crate::process::{Observer, subject};
 use crate::records::instances::row::{ABSENT_BEFORE_SCHEMA_7, ABSENT_BEFORE_SCHEMA_10, Record};
-use crate::sys::StartTime;
+use crate::sys::{StartTime, StartTimeUnit};
 use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, sys};
 
 const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_unit, start_time,
@@ -170,6 +170,28 @@ pub(crate) fn office_of(
     // Names that no program of ours writes are nobody's.
     let names = ProfileName::new(profile).ok().zip(Kind::new(kind).ok());
     Ok(names.map(|(profile, kind)| (Office { profile, kind }, pid.and_then(subject::valid_pid))))
+}
+
+/// The process that acts for a row: its own, or the command where it is a `run`.
+pub(crate) fn acting_process(
+    connection: &Connection,
+    id: InstanceId,
+) -> Result<Option<(sys::Pid, Option<StartTime>)>> {
+    const SQL: &str = "SELECT coalesce(child_pid, pid),
+             iif(child_pid IS NULL, start_time, child_start_time), start_time_unit
+         FROM instances WHERE id = ?1";
+    let found = connection
+        .prepare_cached(SQL)?
+        .query_row([id.0], |row| {
+            // A value of another type reads as absent.
+            let number = |index| row.get::<_, Option<i64>>(index).unwrap_or(None);
+            let unit = row.get::<_, Option<String>>(2).unwrap_or(None);
+            let unit = unit.and_then(|unit| StartTimeUnit::parse(&unit));
+            let start_time = number(1).zip(unit).map(|(value, unit)| StartTime { value, unit });
+            Ok(number(0).and_then(subject::valid_pid).map(|pid| (pid, start_time)))
+        })
+        .optional()?;
+    Ok(found.flatten())
 }
 
 /// The live row that `nonce` owns: a `run` goes on in a new store with the one of the old.

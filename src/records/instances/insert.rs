@@ -7,8 +7,8 @@ use crate::process::command_line;
 use crate::process::command_line::mask;
 use crate::process::{Observer, Subject};
 use crate::records::instances::row::{Command, Origin};
-use crate::store::Tx;
 use crate::store::ourselves::AnchorFile;
+use crate::store::{Inner, Tx};
 use crate::sys::StartTime;
 use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, stop_budget, sys};
 
@@ -243,7 +243,23 @@ pub(crate) enum Came {
     /// The run has started it: again, where it had another one before.
     Started,
     /// It took the place of the one before it, or was the command already in a store that is lost.
-    Otherwise,
+    Otherwise {
+        /// Since when it has been running: Unix milliseconds, and the boot clock.
+        since_ms: i64,
+        since_boot_ms: i64,
+    },
+}
+
+impl Came {
+    /// Looks since when `pid` has been running, before anybody waits for that.
+    pub(crate) fn otherwise(inner: &Inner, pid: sys::Pid) -> Self {
+        let now = inner.boot_time();
+        let age_ms = sys::process_age_ms(pid, of_millis(now.wall_ms)).unwrap_or(0);
+        Self::Otherwise {
+            since_ms: now.wall_ms.saturating_sub(age_ms),
+            since_boot_ms: now.ms.saturating_sub(age_ms),
+        }
+    }
 }
 
 /// Records which process the `run` started, before that process may begin. The last word of the
@@ -255,7 +271,10 @@ pub(crate) fn set_child(
     command: &Command,
     came: Came,
 ) -> Result<bool> {
-    let age_ms = sys::process_age_ms(command.pid, of_millis(tx.now_ms())).unwrap_or(0);
+    let (since_ms, since_boot_ms) = match came {
+        Came::Started => (tx.now_ms(), tx.boot_time().ms),
+        Came::Otherwise { since_ms, since_boot_ms } => (since_ms, since_boot_ms),
+    };
     let changed = tx
         .prepare_cached(
             "UPDATE instances
@@ -275,8 +294,8 @@ pub(crate) fn set_child(
             sys::session_of(command.pid),
             command.lock.as_str(),
             command.lock_inode.map(u64::cast_signed),
-            tx.now_ms().saturating_sub(age_ms),
-            tx.boot_time().ms.saturating_sub(age_ms),
+            since_ms,
+            since_boot_ms,
             came == Came::Started,
         ))?;
     Ok(changed == 1)

@@ -12,7 +12,7 @@ pub(crate) use self::find::{
     PastSelection, all_live, by_id, history, last_ended, live, live_of_nonce, live_of_process,
     live_on, live_without_office, office_of, offices,
 };
-pub(crate) use self::find::{imported, live_of_pid, of_older, without_purpose};
+pub(crate) use self::find::{acting_process, imported, live_of_pid, of_older, without_purpose};
 pub(crate) use self::find::{names_anchor_since, next_generation};
 pub(crate) use self::insert::{Came, NewInstance, rewrite_argv, set_anchor, set_child};
 pub(crate) use self::insert::{EndedInstance, lean_on};

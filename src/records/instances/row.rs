@@ -112,8 +112,8 @@ words! {
     }
 }
 
-pub(super) const ABSENT_BEFORE_SCHEMA_7: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-     NULL, NULL";
+pub(super) const ABSENT_BEFORE_SCHEMA_7: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
 
 pub(super) const ABSENT_BEFORE_SCHEMA_10: &str = "NULL, NULL, NULL";
 

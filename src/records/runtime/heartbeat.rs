@@ -14,6 +14,7 @@ use crate::clock::of_millis;
 use crate::records::instances::Record;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::runtime::write::Speaker;
+use crate::records::runtime::{ASLEEP, MEMORY, has};
 use crate::store::{BootTime, Inner, Tx};
 use crate::{Error, InstanceId, Result};
 
@@ -48,15 +49,21 @@ impl Speaker<'_> {
         every_ms: Option<i64>,
         memory_bytes: Option<u64>,
     ) -> Result<()> {
-        // By number: the older one leaves one of them out.
+        // By number: the older ones leave some of them out.
         const SQL: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
+                heartbeat_asleep_ms, memory_bytes, writer, writer_pid, updated_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms,
+                heartbeat_asleep_ms = excluded.heartbeat_asleep_ms,
+                memory_bytes = excluded.memory_bytes";
+        const BEFORE_SCHEMA_10: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
                 heartbeat_asleep_ms, writer, writer_pid, updated_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             VALUES (?1, ?2, ?3, ?5, ?6, ?7)
              ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms,
                 heartbeat_asleep_ms = excluded.heartbeat_asleep_ms";
         const BEFORE_SCHEMA_9: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
                 writer, writer_pid, updated_at_ms)
-             VALUES (?1, ?2, ?4, ?5, ?6)
+             VALUES (?1, ?2, ?5, ?6, ?7)
              ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms";
         tx.prepare_cached(
             "UPDATE instances SET heartbeat_at_ms = ?2,
@@ -66,40 +73,20 @@ impl Speaker<'_> {
         .execute((self.id.0, tx.now_ms(), every_ms))?;
         let mut statement = match tx.prepare_cached(SQL) {
             Ok(statement) => statement,
-            Err(error) => {
-                if crate::records::runtime::has(tx, crate::records::runtime::ASLEEP)? {
-                    return Err(error.into());
-                }
-                tx.prepare_cached(BEFORE_SCHEMA_9)?
-            }
+            Err(error) if has(tx, MEMORY)? => return Err(error.into()),
+            Err(_) if has(tx, ASLEEP)? => tx.prepare_cached(BEFORE_SCHEMA_10)?,
+            Err(_) => tx.prepare_cached(BEFORE_SCHEMA_9)?,
         };
         statement.execute((
             self.id.0,
             tx.boot_time().ms,
             tx.store().clock().asleep_ms().max(0),
+            memory_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
             self.writer,
             self.writer_pid,
             tx.now_ms(),
         ))?;
-        match memory_bytes {
-            Some(bytes) => self.note_memory(tx, bytes),
-            None => Ok(()),
-        }
-    }
-
-    /// In a store of an older version there is no place for it.
-    fn note_memory(&self, tx: &Tx<'_>, bytes: u64) -> Result<()> {
-        const SQL: &str = "UPDATE runtime_status SET memory_bytes = ?2 WHERE instance_id = ?1";
-        match tx.prepare_cached(SQL) {
-            Ok(mut statement) => {
-                statement.execute((self.id.0, i64::try_from(bytes).unwrap_or(i64::MAX)))?;
-                Ok(())
-            }
-            Err(error) if crate::records::runtime::has(tx, crate::records::runtime::MEMORY)? => {
-                Err(error.into())
-            }
-            Err(_) => Ok(()),
-        }
+        Ok(())
     }
 }
 

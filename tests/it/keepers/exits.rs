@@ -1,6 +1,8 @@
 //! How a process ended that is not our child: the kernel tells whoever had it pinned (Linux 6.15).
 //! The keeper of a record, a waiter and a stop put it on record.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -155,4 +157,99 @@ fn nothing_is_on_record_of_one_that_lives() {
     let row = "SELECT count(*) FROM instances WHERE exit_code IS NOT NULL OR signal IS NOT NULL";
     assert_eq!(sandbox.number(row), 0);
     script.finish(LIMIT);
+}
+
+/// Symptom: "taken over, exit code 7", of an office that its holder had let go in good order, long
+/// before it failed at something else. It holds because how a process ended is told of a row only
+/// where the row ended with it.
+#[test]
+fn how_a_process_ends_is_not_of_an_office_that_it_let_go_before() {
+    let sandbox = Sandbox::new();
+    let claim = |profile| format!("incumbent --profile {profile} claim --pid $$ >/dev/null");
+    let script = format!(
+        "{} && {} || exit 99; trap 'incumbent --profile a release --pid $$ >/dev/null' TERM
+         echo up; while read -r line; do :; done; while read -r line; do :; done; exit 7",
+        claim("a"),
+        claim("b")
+    );
+    let mut holder = Process::start(sandbox.shell(&script));
+    assert_eq!(holder.line(), "up");
+    let take = [&["--profile", "a", "run", "--no-backoff", "--replace"], HOLDING].concat();
+    let mut taker = Process::start(sandbox.incumbent(take));
+    taker.line();
+    // Longer than what ends with its row takes.
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert!(!holder.has_ended(), "it goes on with the other office");
+    holder.finish(LIMIT).assert_code(7);
+    taker.finish(LIMIT).assert_code(0);
+    let history = sandbox.json(["--profile", "a", "history"]).1;
+    let end = &history[1];
+    assert_eq!((&end["exit_code"], &end["signal"]), (&json!(null), &json!(null)), "{end:#}");
+    assert_eq!(end["summary"], "taken over", "{end:#}");
+}
+
+/// The other way round: who releases as the last thing that it does has ended with its row.
+#[test]
+fn a_script_that_releases_as_it_exits_keeps_its_exit_code() {
+    if !kernel_tells() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let script = "trap 'incumbent release --pid $$ > /dev/null' EXIT; cat > /dev/null; exit 7";
+    sandbox.recorded("", script).finish(LIMIT).assert_code(7);
+    let end = sandbox.known_end();
+    assert_eq!((&end["reason"], &end["exit_code"]), (&json!("released"), &json!(7)), "{end:#}");
+}
+
+/// Symptom: a release, a start or a claim that was refused because how somebody else ended could
+/// not be added to an earlier row. And what was not written was lost.
+#[test]
+fn how_others_ended_is_added_without_refusing_anybody() {
+    if !kernel_tells() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold(&[]);
+    sandbox.forge(
+        "CREATE TRIGGER refuses BEFORE UPDATE OF exit_code, signal ON instances
+         WHEN OLD.ended_at_ms IS NOT NULL BEGIN SELECT RAISE(ABORT, 'no'); END",
+    );
+    let wait = [&["run", "--no-backoff", "--wait"], HOLDING].concat();
+    let mut waiter = Process::start(sandbox.incumbent(wait));
+    eventually("a waiter", LIMIT, || {
+        (sandbox.number("SELECT count(*) FROM waiters") == 1).then_some(())
+    });
+    run.kill();
+    waiter.line();
+    waiter.finish(LIMIT).assert_code(0);
+    let history = sandbox.history();
+    assert_eq!(history[0]["end_reason"], "exited", "{:#}", history[0]);
+    assert!(history[1]["end_reason"].is_string(), "{:#}", history[1]);
+}
+
+/// An exit code of before and a signal of now are never the end of one process.
+#[test]
+fn an_end_is_told_with_its_own_exit_code_or_signal() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    sandbox.forge("UPDATE instances SET exit_code = 3 WHERE ended_at_ms IS NULL");
+    kill(run.command.pid, Signal::KILL);
+    run.process.finish_with_stdin_open(LIMIT).assert_code(137);
+    let end = sandbox.history().swap_remove(0);
+    assert_eq!((&end["exit_code"], &end["signal"]), (&json!(null), &json!(9)), "{end:#}");
+}
+
+/// Of everybody who was found dead the same is told.
+#[test]
+fn an_exit_is_told_of_all_who_were_found_dead() {
+    let sandbox = Sandbox::new();
+    sandbox.cli(START).assert_code(0);
+    for reason in ["anchor_released", "no_such_process", "pid_reused", "identity_mismatch"] {
+        sandbox.forge(&format!("UPDATE instances SET end_reason = '{reason}', exit_code = 3"));
+        let text = sandbox.cli(["history"]).assert_code(0).out;
+        let told = format!("it crashed: exit code 3 [{reason}]");
+        assert!(text.contains(&told), "{text}");
+        let status = sandbox.cli(["status"]).assert_code(3).out;
+        assert!(status.contains("crashed: exit code 3"), "{status}");
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::metrics::{Metrics, Series};
 use super::offices::Town;
+use crate::status::set::damage::damage;
 use crate::support::{LIMIT, Process, START, Sandbox, has, skipped, tenure_of};
 
 /// Symptom: a monitor saw that nothing ran, and never that it was started forty times in between.
@@ -103,6 +104,45 @@ fn an_older_store_begins_with_what_its_history_knows() {
     assert_eq!(metrics.count("incumbent_starts_total", &[]), Some(3.0), "{metrics:#?}");
     let killed = [("reason", "signalled"), ("exit_code", "137")];
     assert_eq!(metrics.count("incumbent_ends_total", &killed), Some(1.0), "{metrics:#?}");
+}
+
+/// Symptom: nobody could start a gateway whose counter was damaged. It holds because such a count
+/// goes on as one that a program could have written.
+#[test]
+fn a_damaged_counter_refuses_no_start() {
+    let sandbox = Sandbox::new();
+    sandbox.cli(START).assert_code(0);
+    for (damaged, next) in [("9223372036854775807", 9_007_199_254_740_992), ("-5", 1)] {
+        damage(&sandbox, &format!("UPDATE counters SET count = {damaged}"));
+        sandbox.cli(START).assert_code(0);
+        assert_eq!(sandbox.number("SELECT min(count) FROM counters"), next, "{damaged}");
+        assert_eq!(sandbox.number("SELECT max(count) FROM counters"), next, "{damaged}");
+    }
+}
+
+/// Symptom: one damaged row of the history would have kept a store from being brought up to date,
+/// and so everybody from starting.
+#[test]
+fn a_damaged_history_is_counted_as_far_as_it_goes() {
+    const STRICT: &str = "profile       TEXT NOT NULL";
+    const LAX: &str = "profile       TEXT";
+    let sandbox = Sandbox::new();
+    for _ in 0..3 {
+        sandbox.cli(START).assert_code(0);
+    }
+    sandbox.age_to(9);
+    let rewrite = |from: &str, to: &str| {
+        let connection = rusqlite::Connection::open(sandbox.db()).unwrap();
+        connection.execute_batch("PRAGMA writable_schema = 1").unwrap();
+        let sql = "UPDATE sqlite_schema SET sql = replace(sql, ?1, ?2) WHERE name = 'starts'";
+        assert_eq!(connection.execute(sql, [from, to]).unwrap(), 1);
+    };
+    rewrite(STRICT, LAX);
+    sandbox.forge("UPDATE starts SET profile = NULL WHERE id = (SELECT min(id) FROM starts)");
+    rewrite(LAX, STRICT);
+    sandbox.cli(START).assert_code(0);
+    assert_eq!(sandbox.number("SELECT count FROM counters WHERE name = 'starts'"), 3);
+    assert_eq!(sandbox.number("SELECT count FROM counters WHERE name = 'ends'"), 4);
 }
 
 /// A scraper must not take an error for "nothing runs": there is nothing on standard output, and

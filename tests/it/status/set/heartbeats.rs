@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use incumbent::status::Field;
-use incumbent::{Claim, ClaimOptions, StatusUpdate, Verdict};
+use incumbent::{Claim, ClaimOptions, StatusUpdate, Store, Verdict};
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::talker::talker;
-use super::{obeying, report_of, say, with_clock};
+use super::{claimed, obeying, report_of, say, with_clock, write_for};
 use crate::support::{
     BOOT_MS, LIMIT, Process, Sandbox, ask, assert_within, bystander, eventually, stopped_writer,
     tenure_of,
@@ -292,4 +292,32 @@ fn a_heartbeat_says_how_much_memory_it_has() {
     assert_eq!(end["memory_bytes"], json!(sampled), "{end:#}");
     let line = sandbox.cli(["history"]).assert_code(0).out;
     assert!(line.contains(" MiB in memory at its last heartbeat"), "{line}");
+}
+
+/// What a later version says in a column of its own stays, whatever this one writes; and the last
+/// sample of the memory goes with its heartbeat.
+#[test]
+fn what_a_later_version_says_stays() {
+    let sandbox = Sandbox::new();
+    let script = claimed(&sandbox, &[]);
+    write_for(&sandbox, script.pid(), &["--state", "running", "--heartbeat"]);
+    sandbox.forge("ALTER TABLE runtime_status ADD COLUMN later TEXT");
+    sandbox.forge("UPDATE runtime_status SET later = 'kept'");
+    for words in [&["--state", "draining"][..], &["--heartbeat"]] {
+        write_for(&sandbox, script.pid(), words);
+        let kept = "SELECT count(*) FROM runtime_status
+                    WHERE later = 'kept' AND memory_bytes > 0 AND heartbeat_asleep_ms >= 0";
+        assert_eq!(sandbox.number(kept), 1, "{words:?}");
+    }
+}
+
+/// A program that holds the office itself samples its own memory.
+#[test]
+fn a_library_samples_its_own_memory() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let tenure = tenure_of(&store, "default");
+    tenure.update_status(&StatusUpdate::new().heartbeat()).unwrap();
+    let sampled = sandbox.status().1["runtime"]["memory_bytes"].as_u64();
+    assert!(sampled.is_some_and(|bytes| bytes > 64 << 10), "{sampled:?}");
 }
