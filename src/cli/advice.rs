@@ -349,7 +349,8 @@ impl Again {
     /// The parts of this call whose option is not in `before`, each after a blank.
     fn lacking_in(&self, before: &str) -> String {
         let has = |option: &str| {
-            !option.is_empty() && before.split(' ').any(|word| word.split('=').next() == Some(option))
+            !option.is_empty()
+                && before.split(' ').any(|word| word.split('=').next() == Some(option))
         };
         let lacking = self.own.iter().filter(|part| !has(&part.option));
         lacking.fold(String::new(), |text, part| text + " " + &part.for_a_shell())
