@@ -332,6 +332,13 @@ pub struct Office {
     pub kind: Kind,
 }
 
+impl Office {
+    /// A verb of the command line about this office, for a hint: `stop --profile P --kind K`.
+    pub(crate) fn verb(&self, verb: &str) -> String {
+        format!("{verb} --profile {} --kind {}", self.profile, self.kind)
+    }
+}
+
 impl fmt::Display for Office {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.profile, self.kind)

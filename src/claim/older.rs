@@ -117,9 +117,8 @@ fn cannot_tell(path: &Path, office: &Office) -> Error {
         "make it a file that this user can read; `Profile::evict` with `Force::Yes` forgets the \
          directory",
         format!(
-            "make it a file that this user can read; `incumbent evict --force --profile {} --kind \
-             {}` forgets the directory",
-            office.profile, office.kind
+            "make it a file that this user can read; `incumbent {}` forgets the directory",
+            office.verb("evict --force")
         ),
     )
 }

@@ -5,12 +5,15 @@
 //! given are put in here, for all advice alike; what came from the environment is in the
 //! environment of the person who pastes as well. A hint about another office names that with both
 //! options. "`incumbent run --wait -- CMD`" becomes the words of this very call, where it was a
-//! `run` (or a `lock acquire`) and no word of it may be a secret; else CMD is left to the reader.
+//! `run` (or a `lock acquire`). All of its options are there: a start without its lock would do
+//! harm. Where a word of the command may be a secret, CMD is left to the reader.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::cli::args::{Global, Lock, Verb};
+use clap::CommandFactory;
+
+use crate::cli::args::{Cli, Global, Lock, Verb};
 use crate::environment::{self, Fault, planted};
 use crate::path_text::quoted;
 use crate::process::redact;
@@ -38,18 +41,41 @@ pub(crate) struct Invocation {
     /// `--profile` and what else says which office.
     of_office: Vec<(&'static str, String)>,
     /// What this call was, where a hint may repeat it.
-    again: Option<Again>,
+    again: Option<Call>,
 }
 
-/// A call that waits for something if it is told to, without its global options. Each word is one
-/// for a shell.
+/// A call that waits for something if it is told to. It is looked at only where a hint repeats it.
 #[derive(Clone, Debug)]
+struct Call {
+    verb: &'static [&'static str],
+    /// The program's name, and what is its own: options and arguments.
+    ours: Vec<OsString>,
+    /// The command of a `run`.
+    command: Vec<OsString>,
+    /// The identities that it locks.
+    identities: Vec<String>,
+}
+
+/// How a hint repeats a call, without its global options.
 struct Again {
-    verb: &'static str,
+    verb: String,
     /// Its own options and arguments, but for the command of a `run`.
-    words: Vec<String>,
-    /// That command.
-    command: Vec<String>,
+    own: Vec<Part>,
+    /// That command, for a shell; CMD where a word of it may be a secret.
+    command: String,
+    /// The variables that stand for identities.
+    variables: Vec<String>,
+}
+
+/// An option or an argument of a call, as it was typed.
+struct Part {
+    /// `--wait`; empty for an argument.
+    option: String,
+    /// What stands between the option and its value.
+    glue: &'static str,
+    value: Option<String>,
+    /// What stands for a value that is not shown, as in the help.
+    placeholder: String,
 }
 
 impl Invocation {
@@ -81,7 +107,7 @@ impl Invocation {
 
     /// The same of a call that was made with these `arguments`, the program's name first.
     pub(super) fn of_call(global: &Global, verb: &Verb, arguments: &[OsString]) -> Self {
-        Self { again: Again::of(verb, arguments), ..Self::of(global) }
+        Self { again: Call::of(verb, arguments), ..Self::of(global) }
     }
 
     /// `advice` with these options in each command of ours. An option that a command has stays as
@@ -89,6 +115,9 @@ impl Invocation {
     pub(crate) fn complete(&self, advice: &str) -> String {
         let mut text = String::new();
         let mut rest = advice;
+        let is_repeated = advice.contains(CMD);
+        let again = self.again.as_ref().filter(|_| is_repeated).and_then(Call::again);
+        let mut explained = false;
         while let Some(at) =
             BEGINNINGS.iter().filter_map(|it| Some(rest.find(it)? + it.len())).min()
         {
@@ -97,8 +126,19 @@ impl Invocation {
             let (words, after) = command.split_at(end);
             text += before;
             text += &self.missing_in(words);
-            text += &self.again.as_ref().map_or_else(|| words.to_owned(), |it| it.in_full(words));
             rest = after;
+            let Some((again, whole)) = again.as_ref().and_then(|it| Some((it, it.in_full(words)?)))
+            else {
+                text += words;
+                continue;
+            };
+            text += &whole;
+            if let Some(after) = after.strip_prefix('`').filter(|_| !explained) {
+                text += "`";
+                text += &again.explained();
+                explained = true;
+                rest = after;
+            }
         }
         text + rest
     }
@@ -128,126 +168,209 @@ impl Invocation {
     }
 }
 
-impl Again {
-    /// `None` for a call that no hint repeats, and for one with a word that may be a secret: what
-    /// is told may end in a log.
+impl Call {
+    /// `None` for one that no hint repeats.
     fn of(verb: &Verb, arguments: &[OsString]) -> Option<Self> {
-        let it = match verb {
+        match verb {
             Verb::Run(run) => {
                 let at = arguments.len().checked_sub(run.command.len())?;
                 let (ours, command) = arguments.split_at(at);
-                // It would be in clear.
-                if !run.lock.is_empty() {
-                    return None;
-                }
-                let own = own_words(ours, &["run"])?;
-                let command: Vec<_> =
-                    command.iter().map(|word| in_clear(word)).collect::<Option<_>>()?;
-                let secrets = identities_in_variables(&run.lock_env);
-                if command.iter().any(|word| secrets.iter().any(|it| word.contains(it))) {
-                    return None;
-                }
-                Self { verb: "run", words: own, command }
+                let given = run.lock.iter().filter_map(|it| it.to_str()?.split_once('='));
+                let given = given.map(|(_, identity)| identity.to_owned());
+                let identities = given.chain(identities_in_variables(&run.lock_env));
+                Some(Self {
+                    verb: &["run"],
+                    ours: ours.to_vec(),
+                    command: command.to_vec(),
+                    identities: identities.filter(|it| !it.is_empty()).collect(),
+                })
             }
-            Verb::Lock(Lock::Acquire(acquire)) => {
-                let mut own = own_words(arguments, &["lock", "acquire"])?;
-                // In its place the new call reads standard input.
-                if let Some(identity) = &acquire.identity.identity {
-                    let at = own.iter().rposition(|word| *identity == *word.as_str())?;
-                    "-".clone_into(&mut own[at]);
+            Verb::Lock(Lock::Acquire(_)) => Some(Self {
+                verb: &["lock", "acquire"],
+                ours: arguments.to_vec(),
+                command: Vec::new(),
+                identities: Vec::new(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// All of its own options, always: a start without its `--lock` would do harm. What is told may
+    /// end in a log, so another word stands for what may be a secret.
+    fn again(&self) -> Option<Again> {
+        let mut own = self.own_parts()?;
+        let mut variables = Vec::new();
+        let mut arguments = 0;
+        for part in &mut own {
+            if part.option.is_empty() {
+                arguments += 1;
+                // In the place of an identity the new call reads standard input.
+                if arguments == 2 {
+                    part.value = Some("-".to_owned());
+                    continue;
                 }
-                Self { verb: "lock acquire", words: own, command: Vec::new() }
             }
-            _ => return None,
+            if part.option == "--lock" {
+                let variable = match variables.len() {
+                    0 => "VAR".to_owned(),
+                    before => format!("VAR{}", before + 1),
+                };
+                let scope = part.value.as_deref().unwrap_or_default().split('=').next();
+                part.value = Some(format!("{}={variable}", scope.unwrap_or_default()));
+                "--lock-env".clone_into(&mut part.option);
+                variables.push(variable);
+            } else if self.may_tell(part) {
+                part.value = Some(part.placeholder.clone());
+            }
+        }
+        let command: Vec<String> = self.command.iter().map(in_words).collect();
+        let is_shown = redact(&command) == command && !command.iter().any(|it| self.is_hidden(it));
+        let command = match is_shown {
+            true => command.iter().map(quoted).collect::<Vec<_>>().join(" "),
+            false => "CMD".to_owned(),
         };
+        Some(Again { verb: self.verb.join(" "), own, command, variables })
+    }
+
+    /// Whether the value of an option, or an argument, may be a secret.
+    fn may_tell(&self, part: &Part) -> bool {
         // A name of a variable may look like a secret, and is none.
-        let mut to_be_shown = it.command.clone();
-        let mut words = it.words.iter();
+        let is_name = ["--lock-env", "--identity-env"].contains(&part.option.as_str());
+        let Some(value) = part.value.as_ref().filter(|it| !it.is_empty()) else { return false };
+        let words = [part.option.clone(), value.clone()];
+        let words = if part.option.is_empty() { &words[1..] } else { &words[..] };
+        self.is_hidden(value) || !is_name && redact(words) != words
+    }
+
+    /// Whether a word has an identity in it, or cannot stand in a hint.
+    fn is_hidden(&self, word: &str) -> bool {
+        let cannot_stand = ['`', char::REPLACEMENT_CHARACTER];
+        word.contains(cannot_stand) || self.identities.iter().any(|it| word.contains(it.as_str()))
+    }
+
+    /// Without global options, `--`, and what a `run` adds by itself.
+    fn own_parts(&self) -> Option<Vec<Part>> {
+        let mut syntax = &Cli::command();
+        for name in self.verb {
+            syntax = syntax.find_subcommand(name)?;
+        }
+        let mut verb = self.verb.iter().peekable();
+        let mut own: Vec<Part> = Vec::new();
+        let mut arguments = syntax.get_positionals();
+        let mut are_options = true;
+        let mut words = self.ours.iter().skip(1).map(in_words).peekable();
         while let Some(word) = words.next() {
-            match word.as_str() {
-                "--lock-env" | "--identity-env" => drop(words.next()),
-                word if word.starts_with("--lock-env=") || word.starts_with("--identity-env=") => {}
-                word => to_be_shown.push(word.to_owned()),
+            let name = word.split('=').next().unwrap_or_default();
+            let of_all = |options: &[&str]| are_options && options.contains(&name);
+            if of_all(&GLOBAL_ALONE) {
+                continue;
             }
-        }
-        let is_plain = !to_be_shown.iter().any(|word| word.contains('`'));
-        (is_plain && redact(&to_be_shown) == to_be_shown).then(|| it.quoted())
-    }
-
-    fn quoted(self) -> Self {
-        let all = |words: Vec<String>| words.iter().map(quoted).collect();
-        Self { words: all(self.words), command: all(self.command), ..self }
-    }
-
-    /// `run OPTIONS -- CMD` with the options and the command of this call. What waits for a lock
-    /// does so as this call acquired it.
-    fn in_full(&self, words: &str) -> String {
-        let Some(before) = words.strip_suffix(CMD).filter(|it| verb_of(it) == "run") else {
-            return words.to_owned();
-        };
-        if self.verb == "run" {
-            let own = self.lacking_in(before);
-            return format!("{before}{own} -- {}", self.command.join(" "));
-        }
-        match before {
-            "run --wait" => format!("{} --wait{}", self.verb, self.lacking_in(before)),
-            _ => words.to_owned(),
-        }
-    }
-
-    /// The words of this call whose option is not in `before`, each after a blank.
-    fn lacking_in(&self, before: &str) -> String {
-        let name = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
-        let has = |option: &str| {
-            option.starts_with("--") && before.split(' ').any(|word| name(word) == option)
-        };
-        let mut text = String::new();
-        let mut words = self.words.iter();
-        while let Some(word) = words.next() {
-            if has(&name(word)) {
-                // The only one of those that hints name whose value may be the next word.
-                if word == "--legacy-home" {
+            if of_all(&GLOBAL_WITH_VALUE) {
+                if name == word {
                     words.next();
                 }
                 continue;
             }
-            text += " ";
-            text += word;
+            if of_all(&["--known-as"]) {
+                while words.next_if(|it| !it.starts_with('-')).is_some() {}
+                continue;
+            }
+            if of_all(&["--"]) {
+                are_options = false;
+                continue;
+            }
+            match verb.peek() {
+                Some(part) if **part == word => {
+                    verb.next();
+                    continue;
+                }
+                Some(_) => return None,
+                None => {}
+            }
+            own.push(match option(syntax, &word).filter(|_| are_options) {
+                Some((argument, length)) => {
+                    let takes_next =
+                        argument.get_action().takes_values() && !argument.is_require_equals_set();
+                    let (option, rest) = word.split_at(length);
+                    let (glue, value) = match rest.strip_prefix('=') {
+                        Some(value) => ("=", Some(value.to_owned())),
+                        None if !rest.is_empty() => ("", Some(rest.to_owned())),
+                        None if takes_next => (" ", words.next()),
+                        None => ("", None),
+                    };
+                    let placeholder = placeholder(Some(argument));
+                    Part { option: option.to_owned(), glue, value, placeholder }
+                }
+                None => Part {
+                    option: String::new(),
+                    glue: "",
+                    placeholder: placeholder(arguments.next()),
+                    value: Some(word),
+                },
+            });
         }
-        text
+        verb.peek().is_none().then_some(own)
     }
 }
 
-/// The words behind `verb`, without global options, `--`, and what a `run` adds by itself; `None`
-/// for one that is not Unicode.
-fn own_words(arguments: &[OsString], verb: &[&str]) -> Option<Vec<String>> {
-    let mut verb = verb.iter().peekable();
-    let mut own: Vec<String> = Vec::new();
-    let mut words = arguments.iter().skip(1).peekable();
-    while let Some(word) = words.next() {
-        let word = in_clear(word)?;
-        let name = word.split('=').next().unwrap_or_default();
-        if GLOBAL_ALONE.contains(&name) {
-            continue;
+/// The option that a word begins with, and how long that part of it is.
+fn option<'a>(syntax: &'a clap::Command, word: &str) -> Option<(&'a clap::Arg, usize)> {
+    let mut all = syntax.get_arguments();
+    if let Some(long) = word.strip_prefix("--") {
+        let long = long.split('=').next().unwrap_or_default();
+        return all.find(|it| it.get_long() == Some(long)).map(|it| (it, "--".len() + long.len()));
+    }
+    let short = word.strip_prefix('-')?.chars().next()?;
+    all.find(|it| it.get_short() == Some(short)).map(|it| (it, "-".len() + short.len_utf8()))
+}
+
+fn placeholder(argument: Option<&clap::Arg>) -> String {
+    let name = argument.and_then(|it| it.get_value_names()?.first());
+    name.map_or_else(|| "VALUE".to_owned(), ToString::to_string)
+}
+
+/// What is not Unicode has a character in it that says so.
+fn in_words(word: &OsString) -> String {
+    word.to_string_lossy().into_owned()
+}
+
+impl Again {
+    /// `run OPTIONS -- CMD` with the options and the command of this call. What waits for a lock
+    /// does so as this call acquired it.
+    fn in_full(&self, words: &str) -> Option<String> {
+        let before = words.strip_suffix(CMD).filter(|it| verb_of(it) == "run")?;
+        if self.verb == "run" {
+            return Some(format!("{before}{} -- {}", self.lacking_in(before), self.command));
         }
-        if GLOBAL_WITH_VALUE.contains(&name) {
-            if name == word {
-                words.next();
-            }
-            continue;
-        }
-        if name == "--known-as" {
-            while words.next_if(|it| !it.to_string_lossy().starts_with('-')).is_some() {}
-            continue;
-        }
-        match verb.peek() {
-            Some(part) if **part == word => drop(verb.next()),
-            Some(_) => return None,
-            None if word == "--" => {}
-            None => own.push(word),
+        let waits = before == "run --wait";
+        waits.then(|| format!("{} --wait{}", self.verb, self.lacking_in(before)))
+    }
+
+    /// The parts of this call whose option is not in `before`, each after a blank.
+    fn lacking_in(&self, before: &str) -> String {
+        let has = |option: &str| {
+            !option.is_empty()
+                && before.split(' ').any(|word| word.split('=').next() == Some(option))
+        };
+        let lacking = self.own.iter().filter(|part| !has(&part.option));
+        lacking.fold(String::new(), |text, part| text + " " + &part.for_a_shell())
+    }
+
+    /// What stands for the identities that are not repeated.
+    fn explained(&self) -> String {
+        match self.variables.as_slice() {
+            [] => String::new(),
+            [one] => format!(" (with the identity in the variable {one})"),
+            [all @ ..] => format!(" (with the identities in the variables {})", all.join(", ")),
         }
     }
-    verb.peek().is_none().then_some(own)
+}
+
+impl Part {
+    fn for_a_shell(&self) -> String {
+        let value = self.value.as_ref().map(quoted).unwrap_or_default();
+        format!("{}{}{value}", self.option, self.glue)
+    }
 }
 
 /// What the variables of each `--lock-env SCOPE=VAR` hold.
@@ -255,10 +378,6 @@ fn identities_in_variables(lock_env: &[OsString]) -> Vec<String> {
     let variables = lock_env.iter().filter_map(|argument| argument.to_str()?.split_once('='));
     let values = variables.filter_map(|(_, variable)| environment::value(variable));
     values.map(|value| value.to_string_lossy().into_owned()).collect()
-}
-
-fn in_clear(word: &OsStr) -> Option<String> {
-    word.to_str().map(str::to_owned)
 }
 
 /// Twice as long as `waited` was not enough, as an argument; a minute where it is not known.
@@ -287,7 +406,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::Cli;
 
     fn invocation() -> Invocation {
         Invocation {
@@ -348,14 +466,45 @@ mod tests {
                 REPLACE,
                 "`incumbent run --profile a --replace --reap -- gw`",
             ),
-            // What may be a secret is not repeated.
-            (&["incumbent", "run", "--lock", "s=identity", "gw"][..], WAIT, WAIT),
-            (&["incumbent", "run", "gw", "--token", "123456:abc"][..], WAIT, WAIT),
+            // What may be a secret is not repeated; all else is, the locks above all.
+            (
+                &["incumbent", "run", "--lock", "s=identity", "--reap", "gw"][..],
+                WAIT,
+                "wait (`incumbent run --wait --lock-env s=VAR --reap -- gw` (with the identity in \
+                 the variable VAR))",
+            ),
+            (
+                &["incumbent", "run", "--lock=s=a1", "--lock", "t=b2", "gw", "--b2"][..],
+                WAIT,
+                "wait (`incumbent run --wait --lock-env=s=VAR --lock-env t=VAR2 -- CMD` (with the \
+                 identities in the variables VAR, VAR2))",
+            ),
+            (
+                &["incumbent", "run", "-E3", "gw", "--token", "123456:abc"][..],
+                WAIT,
+                "wait (`incumbent run --wait -E3 -- CMD`)",
+            ),
+            (
+                &["incumbent", "run", "--on-end", "curl -d token=123456:abc x", "gw"][..],
+                WAIT,
+                "wait (`incumbent run --wait --on-end LINE -- gw`)",
+            ),
             (&["incumbent", "stop"][..], WAIT, WAIT),
             (
                 &["incumbent", "lock", "acquire", "s", "mine", "--pid", "7", "--wait=1s"][..],
                 WAIT,
                 "wait (`incumbent lock acquire --wait s - --pid 7`)",
+            ),
+            // The word that is the identity, and no other one that is the same.
+            (
+                &["incumbent", "lock", "acquire", "s", "7", "--pid", "7"][..],
+                WAIT,
+                "wait (`incumbent lock acquire --wait s - --pid 7`)",
+            ),
+            (
+                &["incumbent", "lock", "acquire", "--pid=7", "--", "s", "-7"][..],
+                WAIT,
+                "wait (`incumbent lock acquire --wait --pid=7 s -`)",
             ),
             (
                 &["incumbent", "lock", "acquire", "s", "--identity-env", "TOKEN", "--kind", "k"][..],

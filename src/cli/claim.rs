@@ -52,8 +52,9 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim) -> Outcome {
             Answer::new(exit::OK, text, document(Some(instance), None, Some(&previous), None))
         }
         KeptClaim::Held(holder) => {
-            Answer::new(exit::NOT_NOW, "", document(None, None, None, Some(&holder)))
-                .complaining(Complaint::new(holder.to_string()).advising(holder.advice()))
+            Answer::new(exit::NOT_NOW, "", document(None, None, None, Some(&holder))).complaining(
+                Complaint::new(holder.to_string()).advising(holder.advice_to_claimant()),
+            )
         }
     })
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::cli::args::Global;
-use crate::cli::output;
+use crate::cli::{missing, output};
 use crate::keeper::release::profile_left_behind;
 use crate::{
     Error, Kind, Office, OpenOptions, Profile, ProfileName, Result, Store, environment, process,
@@ -119,6 +119,6 @@ pub(super) fn no_store(global: &Global) -> Result<Error> {
     let path = options.resolved_path()?;
     let error = Error::invalid(format!("there is no store at {}", path.display()))
         .at(path)
-        .with_hint("it is made by the first `incumbent run -- CMD` or `incumbent claim`");
+        .with_hint(missing::hint(global));
     Ok(options.of_path(error))
 }

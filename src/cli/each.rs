@@ -112,10 +112,7 @@ pub(super) fn named(pid: Option<u32>) -> String {
 
 /// What to say in order to reach a server of several profiles.
 pub(super) fn instead(verb: &str, server: &Office) -> String {
-    format!(
-        "`incumbent --profile {} --kind {} {verb}`, if you mean all that it serves",
-        server.profile, server.kind
-    )
+    format!("`incumbent {}`, if you mean all that it serves", server.verb(verb))
 }
 
 pub(super) fn document(office: &Office) -> Value {

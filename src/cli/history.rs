@@ -61,6 +61,17 @@ fn line(incarnation: &Incarnation, with_office: bool) -> String {
     let again = incarnation.restarts.filter(|count| *count > 0).map(restarted);
     let again = again.map(|again| format!(", {again}")).unwrap_or_default();
     let text = match (incarnation.ended_at_ms, &incarnation.end_reason) {
+        // Nobody saw it end: that it held it until then nobody knows.
+        (Some(found_ms), Some(reason)) if incarnation.is_found() => {
+            let seen = incarnation.heartbeat_at_ms;
+            let seen = seen.map(|at_ms| format!(", last seen alive {}", ago(at_ms)));
+            format!(
+                "{started}  {office}{pid} held it{again}{}, found dead {}: {}",
+                seen.unwrap_or_default(),
+                ago(found_ms),
+                story(incarnation, reason)
+            )
+        }
         (Some(ended_ms), Some(reason)) => format!(
             "{started}  {office}{pid} held it{}{again}, {}: {}",
             held_for(incarnation.started_at_ms, ended_ms),

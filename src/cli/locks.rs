@@ -175,7 +175,7 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
             name.identity_hash
         );
         Complaint::new(holder.to_string())
-            .advising(holder.advice())
+            .advising(holder.advice_to_unlocker())
             .advising_also(" unlock ", force)
     })))
 }

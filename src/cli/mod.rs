@@ -70,7 +70,7 @@ pub fn main(arguments: &[OsString]) -> i32 {
 
 fn dispatch(cli: &Cli, arguments: &[OsString]) -> i32 {
     let format = if cli.global.json { Format::Json } else { Format::Text };
-    let misplaced = missing::store_at(cli);
+    let before = missing::store_at(cli);
     let (name, outcome): (_, Outcome) = match &cli.verb {
         Verb::Run(arguments) => ("run", run::run(&cli.global, arguments)),
         Verb::Status(arguments) => ("status", status::status(&cli.global, arguments, format)),
@@ -133,9 +133,10 @@ fn dispatch(cli: &Cli, arguments: &[OsString]) -> i32 {
         Verb::Man => ("man", man()),
         Verb::Help { topic: args::Topic::Words } => ("help", Ok(words::words())),
     };
+    // `wait` may have waited for it.
+    let misplaced = before.filter(|_| missing::store_at(cli).is_some());
     let invocation = Invocation::of_call(&cli.global, &cli.verb, arguments);
-    // An error says what is wrong by itself.
-    if let Some(complaint) = misplaced.filter(|_| outcome.is_ok()) {
+    if let Some(complaint) = misplaced {
         complaint.tell(&invocation, name);
     }
     outcome.unwrap_or_else(|error| Answer::error(&invocation, &error)).deliver(

@@ -104,8 +104,7 @@ fn told_of_restart<'a>(
     left_to: Option<&LeftTo>,
     timeout: Option<Duration>,
 ) -> Told<'a> {
-    // In full: with `--all` the options of this call do not name the office.
-    let Office { profile, kind } = office;
+    // The office in full in each: with `--all` the options of this call do not name it.
     let about = |holder: &Holder, what: &str| {
         Complaint::new(format!("{office}: {what} ({})", named(holder.pid)))
     };
@@ -130,12 +129,13 @@ fn told_of_restart<'a>(
             let longer = twice(timeout);
             let complaint = about(holder, what)
                 .advising(format!(
-                    "`incumbent restart --timeout {longer} --profile {profile} --kind {kind}` \
-                     waits longer"
+                    "`incumbent {}` waits longer",
+                    office.verb(&format!("restart --timeout {longer}"))
                 ))
                 .advising(format!(
-                    "`incumbent stop --profile {profile} --kind {kind}`, and start it again; a \
-                     holder that is not a `run` has to look for the marker `restart` itself"
+                    "`incumbent {}`, and start it again; a holder that is not a `run` has to look \
+                     for the marker `restart` itself",
+                    office.verb("stop")
                 ));
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)
         }
@@ -150,8 +150,8 @@ fn told_of_restart<'a>(
                 let command = restart_with.as_ref().map(|command| format!("`{command}`"));
                 (by.as_str(), command.unwrap_or_else(|| format!("restart it by {by}")))
             } else {
-                let stop = format!("`incumbent stop --profile {profile} --kind {kind}`");
-                ("which is not known", stop + ", and start it again")
+                let stop = office.verb("stop");
+                ("which is not known", format!("`incumbent {stop}`, and start it again"))
             };
             let complaint = about(holder, &format!("{what}, {by}")).advising(advice);
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)

@@ -92,8 +92,11 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     let finished = run.run();
     drop(progress.lock().take());
     output::finish_telling();
-    Ok(answer(global, &profile, finished?))
+    Ok(answer(global, &profile, arguments, finished?))
 }
+
+/// The exit code of a command that is not there, as of a shell.
+const NOT_FOUND: i32 = 127;
 
 /// What it waits for, be it that a damaged store is recovered.
 fn waiting(
@@ -156,11 +159,23 @@ fn tell(invocation: &Invocation, notice: &Notice<'_>) {
     output::tell(&format!("incumbent: run: {notice}{option}{advice}\n"));
 }
 
-fn answer(global: &Global, name: &ProfileName, finished: Finished) -> Answer {
+fn answer(
+    global: &Global,
+    name: &ProfileName,
+    arguments: &args::Run,
+    finished: Finished,
+) -> Answer {
     let code = finished.exit_code;
     match finished.outcome {
         RunOutcome::Ended => Answer::silent(code),
-        RunOutcome::Failed(error) => Answer::failed(code, &Invocation::of(global), &error),
+        RunOutcome::Failed(error) => {
+            let meant = arguments.option_without_its_value().filter(|_| code == NOT_FOUND);
+            let error = match meant {
+                Some(meant) => error.with_hint(format!("write `{meant}`, with an equals sign")),
+                None => error,
+            };
+            Answer::failed(code, &Invocation::of(global), &error)
+        }
         RunOutcome::Refused(holder) => {
             let document = document(None, None, None, Some(&holder));
             Answer::new(code, "", document)

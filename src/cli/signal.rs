@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
+use crate::cli::each::instead;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::stop::Signalled;
 use crate::{Existing, InstanceId, Verdict, sys};
@@ -45,10 +46,7 @@ pub(super) fn signal(global: &Global, arguments: &args::Signal) -> Outcome {
         Signalled::NotRunning => (exit::NOT_RUNNING, format!("{office}: not running\n"), None),
         Signalled::Served(by) => {
             let what = format!("{office} is served by {by}, together with other profiles");
-            let advice = format!(
-                "`incumbent --profile {} --kind {} signal {name}`, if you mean all that it serves",
-                by.profile, by.kind
-            );
+            let advice = instead(&format!("signal {name}"), by);
             (exit::NO, String::new(), Some(Complaint::new(what).advising(advice)))
         }
         Signalled::NotSent(holder, why) => {

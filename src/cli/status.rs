@@ -1,18 +1,18 @@
 //! `status`: the answer first, then why.
 
 use crate::cli::advice::Invocation;
+use crate::cli::after_end::Place;
 use crate::cli::args::Global;
 use crate::cli::each::named_in;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit};
 use crate::cli::process_status::{held_by, of_process};
-use crate::cli::{after_end, args, metrics, output};
+use crate::cli::{after_end, args, metrics, missing, output};
 use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
 use crate::status::report::ANSWER_WITHIN;
 use crate::status::{Desired, PlatformStatus, state};
 use crate::{Error, Existing, ProfileName, Report, Result, Verdict};
 use serde_json::json;
-use std::path::Path;
 use std::time::Duration;
 
 /// Of platforms, locks and markers this many are shown: an answer fits on a screen.
@@ -48,7 +48,8 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         Verdict::Dead => exit::NOT_RUNNING,
     };
     let db = global.options().resolved_path().ok();
-    let text = text(&report, &Invocation::of(global), db.as_deref());
+    let place = Place::of(db.as_deref(), missing::misplaced(global));
+    let text = text(&report, &Invocation::of(global), &place);
     let complaint = report.not_ready().filter(|_| code == exit::NO);
     let complaint =
         complaint.map(|why| Complaint::new(format!("{} is not ready: {why}", report.office)));
@@ -82,7 +83,15 @@ fn all(global: &Global, arguments: &args::Status) -> Outcome {
     } else {
         table(&reports)
     };
-    Ok(Answer::new(exit::OK, text, json!(reports)))
+    let db = global.options().resolved_path().ok();
+    let complaint = match Place::of(db.as_deref(), None) {
+        Place::FullDisk(directory) => Some(
+            Complaint::new(format!("no space left on the disk of {}", directory.display()))
+                .advising(after_end::make_room(&directory)),
+        ),
+        Place::Usual | Place::NoStore(_) => None,
+    };
+    Ok(Answer::new(exit::OK, text, json!(reports)).complaining(complaint))
 }
 
 /// One line for each office.
@@ -155,11 +164,10 @@ fn note(report: &Report) -> String {
         Verdict::Alive => {}
         Verdict::Unknown => notes.push(report.because().to_owned()),
         Verdict::Dead => {
-            let end = report.last_end.as_ref();
-            let when = end.and_then(|end| end.at_ms);
-            let when = when.map_or_else(String::new, |at_ms| format!(", {}", ago(at_ms)));
-            let what = end.map_or_else(|| report.reason.in_words(), |end| end.summary.clone());
-            notes.push(format!("{what}{when}"));
+            notes.push(report.last_end.as_ref().map_or_else(
+                || report.reason.in_words(),
+                |end| format!("{}, {}", end.summary, after_end::when(end)),
+            ));
         }
     }
     if let Some(count) = report.restarts.filter(|count| *count > 0)
@@ -210,7 +218,7 @@ fn shown<T>(items: &[T], line: impl Fn(&T) -> (String, String)) -> Vec<(String, 
 fn said(report: &Report) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     let line = |label: &str, value: String| (label.to_owned(), value);
-    if let Some(silence) = report.unresponsive_for {
+    if let Some(silence) = report.unresponsive_for.filter(|_| !says_silence(report)) {
         lines.push(line("hangs", format!("no heartbeat for {}", span(silence))));
     }
     if let Some(said) = &report.runtime {
@@ -298,16 +306,15 @@ fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
     ("platform".to_owned(), format!("{}: {}", platform.platform, facts.join("; ")))
 }
 
-/// What to do about a dead one comes right after the answer.
-fn text(report: &Report, invocation: &Invocation, db: Option<&Path>) -> String {
+/// What to do comes right after the answer.
+fn text(report: &Report, invocation: &Invocation, place: &Place) -> String {
     let style = Style::of_stdout();
-    let mut text = headline(report, style) + "\n";
-    let mut lines = facts(report);
-    if report.verdict == Verdict::Dead {
-        let next = invocation.complete(&after_end::what_to_do(report, db));
-        lines.insert(0, ("try".to_owned(), next));
-    }
-    for (label, value) in lines.into_iter().chain(advice(report, invocation)) {
+    let answer = after_end::happened(report, place);
+    let answer = shortened(&output::one_line(&answer));
+    let mut text = headline(report, &answer, style) + "\n";
+    let advice = what_to_do(report, place).into_iter();
+    let advice = advice.map(|advice| ("try".to_owned(), invocation.complete(&advice)));
+    for (label, value) in advice.chain(facts(report, &answer)) {
         // Names of platforms are of any length, and what was written may be of many lines.
         let value = output::one_line(&value);
         // A command that was cut cannot be pasted.
@@ -335,22 +342,45 @@ fn command_age(report: &Report) -> Option<String> {
     age.or_else(|| report.command_since_ms.map(ago))
 }
 
-/// The answer.
-fn headline(report: &Report, style: Style) -> String {
+/// Of a live one that does nothing: why.
+fn idles(report: &Report) -> Option<String> {
+    if report.flags.stopped {
+        return Some("suspended (SIGSTOP)".to_owned());
+    }
+    if report.flags.frozen {
+        return Some("frozen by its control group".to_owned());
+    }
+    let silence = report.unresponsive_for?;
+    Some(format!("unresponsive: no heartbeat for {}", span(silence)))
+}
+
+/// Whether the answer says already that it has missed its heartbeats.
+fn says_silence(report: &Report) -> bool {
+    report.verdict == Verdict::Alive && !report.flags.stopped && !report.flags.frozen
+}
+
+/// The answer; `ended` is what became of one that is not running.
+fn headline(report: &Report, ended: &str, style: Style) -> String {
     let (office, pid) = (&report.office, pid(report));
     let served = report.served_by.as_ref().map(|server| format!(", served by {server}"));
     let served = served.unwrap_or_default();
     match report.verdict {
         Verdict::Alive => {
             let since = age(report).map(|age| format!(", {}", output::since(&age)));
-            let flags = match report.flags.names().as_slice() {
+            let idles = idles(report);
+            let mut flags = report.flags.names();
+            flags.retain(|flag| !["stopped", "frozen"].contains(flag));
+            let flags = match flags.as_slice() {
                 [] => String::new(),
                 names => format!(" ({})", names.join(", ").replace('_', " ")),
             };
+            let (mark, running) = match idles {
+                Some(_) => (style.doubtful_mark(), style.doubtful("running")),
+                None => (style.good_mark(), style.good("running")),
+            };
+            let but = idles.map(|how| format!(", but {how}")).unwrap_or_default();
             format!(
-                "{}{office}: {}{flags}{served}, {pid}{}",
-                style.good_mark(),
-                style.good("running"),
+                "{mark}{office}: {running}{but}{flags}{served}, {pid}{}",
                 since.unwrap_or_default()
             )
         }
@@ -362,17 +392,21 @@ fn headline(report: &Report, style: Style) -> String {
         Verdict::Dead => {
             let failed = report.state.as_deref() == Some(state::STARTUP_FAILED);
             let why = if failed { ", its last start failed" } else { "" };
-            let what = shortened(&output::one_line(&after_end::happened(report)));
-            format!("{}{office}: {}{why} ({what})", style.bad_mark(), style.bad("not running"))
+            format!("{}{office}: {}{why} ({ended})", style.bad_mark(), style.bad("not running"))
         }
     }
 }
 
-/// Why, and what else is to be known.
-fn facts(report: &Report) -> Vec<(String, String)> {
+/// Why, and what else is to be known beside the answer, which says how a dead one ended.
+fn facts(report: &Report, answer: &str) -> Vec<(String, String)> {
     let is_dead = report.verdict == Verdict::Dead;
     let line = |label: &str, value: String| (label.to_owned(), value);
-    let mut lines = vec![line("because", report.because().to_owned())];
+    let mut lines = Vec::new();
+    // Of an end that nobody saw: by what it is known.
+    let is_told = is_dead && report.last_end.as_ref().is_none_or(|end| !end.is_found());
+    if !is_told {
+        lines.push(line("because", report.because().to_owned()));
+    }
     if is_dead && report.pid.is_some() {
         let since = report.since_ms.and_then(rfc3339).unwrap_or_default();
         lines.push(line("it was", format!("{}, claimed {since}", pid(report))));
@@ -425,43 +459,51 @@ fn facts(report: &Report) -> Vec<(String, String)> {
     if let Some(desired) = report.desired {
         lines.push(line("desired", desired.to_string()));
     }
+    if let Some(budget) = report.stop_budget.filter(|_| report.running) {
+        lines.push(line("may take", format!("{} to stop", span(budget))));
+    }
     if let Some(end) = &report.last_end {
-        let who = after_end::who_and_why(end);
-        let when = end.at_ms.map_or_else(|| "found just now".to_owned(), ago);
-        lines.push(line("last end", format!("{}{who}, {when} [{}]", end.summary, end.reason)));
-        if let Some(detail) = end.detail.as_ref().filter(|_| is_dead) {
-            lines.push(line("detail", detail.clone()));
+        let seen_ms = report.heartbeat_at_ms.filter(|_| is_dead);
+        if !is_dead || !after_end::tells_end(report) {
+            lines.push(line("last end", after_end::ended(end, seen_ms)));
         }
+        let more = end.more().filter(|more| is_dead && !answer.contains(*more));
+        lines.extend(more.map(|more| line("detail", more.to_owned())));
     }
     lines
 }
 
 /// What to do about it.
-fn advice(report: &Report, invocation: &Invocation) -> Vec<(String, String)> {
-    let line = |label: &str, value: String| (label.to_owned(), value);
-    let mut lines = Vec::new();
-    if report.verdict == Verdict::Unknown {
-        let holder = report.served_by.as_ref().unwrap_or(&report.office);
-        let evict = invocation.complete(&format!(
-            "`incumbent evict --force --profile {} --kind {}`",
-            holder.profile, holder.kind
-        ));
-        lines.push(line(
-            "try",
-            format!("check where it was started; if it is certainly gone: {evict}"),
-        ));
+fn what_to_do(report: &Report, place: &Place) -> Vec<String> {
+    let mut advice = Vec::new();
+    // Of one that is served the server is meant.
+    let holder = report.served_by.as_ref().unwrap_or(&report.office);
+    match report.verdict {
+        Verdict::Dead => {
+            advice.extend(after_end::what_to_do(report, place));
+            return advice;
+        }
+        Verdict::Unknown => advice.push(format!(
+            "check where it was started; if it is certainly gone: `incumbent {}`",
+            holder.verb("evict --force")
+        )),
+        Verdict::Alive => {}
     }
     if let Some(thaw) = report.how_to_thaw() {
-        lines.push(line("try", format!("thaw it: {thaw}")));
-    }
-    if report.flags.stopped {
+        advice.push(format!("thaw it: {thaw}"));
+    } else if report.flags.stopped {
         let pid = report.pid.unwrap_or_default();
-        lines.push(line("try", format!("continue it with `kill -CONT {pid}`")));
+        advice.push(format!("continue it with `kill -CONT {pid}`"));
+    } else if report.unresponsive_for.is_some() && report.running {
+        advice.push(format!(
+            "look at what it does, or restart it: `incumbent {}`",
+            holder.verb("restart")
+        ));
     }
-    if let Some(budget) = report.stop_budget.filter(|_| report.running) {
-        lines.push(line("may take", format!("{} to stop", span(budget))));
+    if let Place::FullDisk(directory) = place {
+        advice.push(after_end::make_room(directory));
     }
-    lines
+    advice
 }
 
 fn shortened(value: &str) -> String {

@@ -250,16 +250,15 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
                 complaint.advising(holder.advice())
             } else {
                 // The same options, or the answer with `--all` would be about all others as well.
-                let Office { profile, kind } = office;
                 let longer = twice(arguments.timeout);
                 complaint
                     .advising(format!(
-                        "`incumbent stop --timeout {longer} --profile {profile} --kind {kind}` \
-                         waits longer"
+                        "`incumbent {}` waits longer",
+                        office.verb(&format!("stop --timeout {longer}"))
                     ))
                     .advising(format!(
-                        "`incumbent stop --force --profile {profile} --kind {kind}` kills it after \
-                         its time"
+                        "`incumbent {}` kills it after its time",
+                        office.verb("stop --force")
                     ))
             };
             refused(complaint, Some(holder), exit::NO)

@@ -10,6 +10,7 @@ use crate::doctor::judged_owner::{JudgedOwner, Only};
 use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::records::Identities;
+use crate::stop::Force;
 use crate::store::{Inner, Location};
 use crate::words::words;
 use crate::{Kind, OpenOptions, ProfileName, Result, Store, environment, sys};
@@ -196,6 +197,15 @@ impl Opened {
 
     pub(super) fn now_ms(&self) -> i64 {
         self.inner().clock().wall_ms()
+    }
+
+    /// The verb that ends the record of an office, or that of locks without one.
+    pub(super) fn evict(&self, owner: &JudgedOwner, force: Force) -> String {
+        match (owner.record.office(), force) {
+            (Some(office), Force::Yes) => self.scene.command(&office.verb("evict --force")),
+            (Some(office), Force::No) => self.scene.command(&office.verb("evict")),
+            (None, _) => self.scene.command("unlock --stale"),
+        }
     }
 
     /// Everybody on record as live, and what is known of them.

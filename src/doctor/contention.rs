@@ -235,7 +235,7 @@ impl Refused {
             self.contender, self.what, self.pid
         );
         Observation::info(text).remedy(format!(
-            "nothing, if it was a mistake; otherwise let only one supervisor start it ({} shows \
+            "no action needed if it was a mistake; otherwise let only one supervisor start it ({} shows \
              who holds what)",
             opened.scene.command("status --all")
         ))
@@ -345,10 +345,7 @@ fn storms(opened: &Opened) -> Result<Vec<Observation>> {
             seen.push(observation(text).remedy(format!(
                 "find out why with {}; once that is fixed, the option `--no-backoff` of `run` \
                  starts at once",
-                opened.scene.command(&format!(
-                    "history --profile {} --kind {}",
-                    office.profile, office.kind
-                ))
+                opened.scene.command(&office.verb("history"))
             )));
         }
         Ok(seen)

@@ -157,8 +157,7 @@ fn schema(opened: &Opened) -> Result<Vec<Observation>> {
             "the schema has version {said}, and this program writes version {SCHEMA_VERSION}"
         ))
         .remedy(format!(
-            "nothing: the next `run` or `claim` brings it up to date, and so does \
-        {fix}"
+            "no action needed: the next `run` or `claim` brings it up to date, and so does {fix}"
         )),
         Schema::Newer => Observation::info(format!(
             "the schema has version {said}, which is newer than this program ({SCHEMA_VERSION}); \

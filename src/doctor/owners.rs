@@ -8,6 +8,7 @@ use crate::doctor::check::{Check, Observation, Opened, each_owner};
 use crate::doctor::judged_owner::JudgedOwner;
 use crate::liveness::{Ruling, RunState, because_seen};
 use crate::owner::frozen;
+use crate::stop::Force;
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "stale_rows", silent: "no dead holder is on record", look: stale_rows },
@@ -49,16 +50,6 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
     },
 ];
 
-/// The verb that ends the record of an office, or that of locks without one.
-fn evict(opened: &Opened, owner: &JudgedOwner, force: &str) -> String {
-    match owner.record.office() {
-        Some(office) => opened
-            .scene
-            .command(&format!("evict{force} --profile {} --kind {}", office.profile, office.kind)),
-        None => opened.scene.command("unlock --stale"),
-    }
-}
-
 /// It blocks nobody, and the next start ends it.
 fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
     each_owner(opened, |owner| {
@@ -72,9 +63,9 @@ fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
                 because_seen(&reason, owner.judged.flags, &owner.judged.evidence)
             ))
             .remedy(format!(
-                "nothing: the next start takes its place; {} ends this record now, {} ends all of \
+                "no action needed: the next start takes its place; {} ends this record now, {} ends all of \
                  them",
-                evict(opened, owner, ""),
+                opened.evict(owner, Force::No),
                 opened.scene.command("doctor --fix")
             ))
         })
@@ -95,7 +86,7 @@ fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
         );
         Some(Observation::unknown(text).remedy(format!(
             "check where it was started; if you know that it no longer runs, {} ends its record",
-            evict(opened, owner, " --force")
+            opened.evict(owner, Force::Yes)
         )))
     })
 }
@@ -133,12 +124,7 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
             );
             let end = owner.record.office().map_or_else(
                 || format!("`kill -KILL {pid}`"),
-                |office| {
-                    opened.scene.command(&format!(
-                        "stop --force --timeout 10s --profile {} --kind {}",
-                        office.profile, office.kind
-                    ))
-                },
+                |office| opened.scene.command(&office.verb("stop --force --timeout 10s")),
             );
             Observation::warning(text)
                 .remedy(format!("`kill -CONT {pid}` lets it go on, {end} ends it"))
@@ -157,14 +143,27 @@ fn unresponsive(opened: &Opened) -> Result<Vec<Observation>> {
             silent.as_secs(),
             owner.record.heartbeat_every_ms.unwrap_or_default()
         );
-        let restart = owner.record.office().map_or_else(String::new, |office| {
-            let restart = opened
-                .scene
-                .command(&format!("restart --profile {} --kind {}", office.profile, office.kind));
-            format!("; {restart} restarts it")
-        });
-        Some(Observation::warning(text).remedy(format!("look at what it does{restart}")))
+        let remedy = what_to_do_about_silence(opened, owner);
+        Some(Observation::warning(text).remedy(remedy))
     })
+}
+
+/// One that is suspended serves no restart, and may only need to go on.
+fn what_to_do_about_silence(opened: &Opened, owner: &JudgedOwner) -> String {
+    let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
+    if let Some(pid) = owner.pid_here().filter(|_| is_stopped) {
+        return format!("it is suspended: let it go on first (`kill -CONT {pid}`)");
+    }
+    if owner.judged.flags.frozen {
+        return "it is frozen: thaw it first".to_owned();
+    }
+    match owner.record.office() {
+        Some(office) => {
+            let restart = opened.scene.command(&office.verb("restart"));
+            format!("look at what it does; {restart} restarts it")
+        }
+        None => "look at what it does".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -49,10 +49,17 @@ fn path(scene: &Scene) -> Result<Vec<Observation>> {
             let text = format!("cannot look at {} ({why}): {error}", path.display());
             return Ok(vec![Observation::unknown(text)]);
         }
-        return Ok(vec![
-            Observation::info(format!("there is no store at {} ({why})", path.display()))
-                .remedy("nothing: the first `incumbent run -- CMD` or `incumbent claim` makes it"),
-        ]);
+        let text = format!("there is no store at {} ({why})", path.display());
+        // A mistyped path would pass every probe.
+        if scene.options.names_path() {
+            return Ok(vec![Observation::warning(text).remedy(
+                "look for the right path; the first `incumbent run -- CMD` or `incumbent claim` \
+                 makes one there",
+            )]);
+        }
+        return Ok(vec![Observation::info(text).remedy(
+            "no action needed: the first `incumbent run -- CMD` or `incumbent claim` makes it",
+        )]);
     };
     let mut seen = untrusted(&location, &scene.command("doctor --fix"));
     if seen.is_empty() {

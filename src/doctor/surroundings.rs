@@ -219,9 +219,9 @@ fn import_and_stop(opened: &Opened, home: &Path, profile: Option<&ProfileName>) 
         Some(profile) => Office { profile: profile.clone(), ..Office::default() },
         None => Office::default(),
     };
-    let Office { profile, kind } = office;
-    let import = opened.scene.command(&format!("import {} --profile {profile}", quoted(home)));
-    let stop = opened.scene.command(&format!("stop --profile {profile} --kind {kind}"));
+    let import =
+        opened.scene.command(&format!("import {} --profile {}", quoted(home), office.profile));
+    let stop = opened.scene.command(&office.verb("stop"));
     format!("{import} puts it on record, and then {stop} ends it")
 }
 

@@ -28,7 +28,9 @@ pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
                 record.end_reason.as_ref().map_or("", Reason::as_str)
             ),
         )
-        .with_hint("nothing: the run ends its command, and its supervisor decides what is next")),
+        .with_hint(
+            "no action needed: the run ends its command, and its supervisor decides what is next",
+        )),
         record => Ok(record),
     }
 }
@@ -142,10 +144,7 @@ pub(crate) fn release_in(
                 why: format!(
                     "{office} was not claimed for another process: only its owner releases it"
                 ),
-                advice: Some(format!(
-                    "`incumbent stop --profile {} --kind {}` asks it to end",
-                    office.profile, office.kind
-                )),
+                advice: Some(format!("`incumbent {}` asks it to end", office.verb("stop"))),
             })));
         }
         if !is_about(&store.inner, &record, pid)? {
@@ -153,9 +152,8 @@ pub(crate) fn release_in(
             return Ok(Known::Well(Err(NotYours {
                 why: format!("{office} is not held by pid {pid}, but by pid {holder}"),
                 advice: Some(format!(
-                    "release it for pid {holder} (`incumbent release --profile {} --kind {} --pid \
-                     {holder}`), if you mean that process",
-                    office.profile, office.kind
+                    "release it for pid {holder} (`incumbent {}`), if you mean that process",
+                    office.verb(&format!("release --pid {holder}"))
                 )),
             })));
         }

@@ -5,13 +5,40 @@ use crate::owner::holder::{Holder, OlderLock};
 use crate::path_text::quoted;
 use crate::{LockName, Office, ProfileName, Reason, Verdict, Wanted, environment, sys};
 
+/// Who is told what to do: each goes on in another way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// A program, or `run`, which starts one.
+    Start,
+    /// Whoever claims for a process that runs already.
+    Claim,
+    /// Whoever would take a lock from its holder.
+    Unlock,
+}
+
 impl Holder {
     /// What a person can do about it, with the verbs of the command line `incumbent`: one sentence
     /// without a full stop. For a program that acts itself there are [`stop`](crate::stop) and
     /// [`Wait`](crate::Wait).
     #[must_use]
-    #[allow(clippy::too_many_lines, reason = "a list of situations")]
     pub fn advice(&self) -> String {
+        self.advice_to(Asker::Start)
+    }
+
+    /// The same for whoever claims for a process that runs already: `claim`.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "a verb of the command line"))]
+    pub(crate) fn advice_to_claimant(&self) -> String {
+        self.advice_to(Asker::Claim)
+    }
+
+    /// The same for whoever would take a lock from its holder: `unlock`.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "a verb of the command line"))]
+    pub(crate) fn advice_to_unlocker(&self) -> String {
+        self.advice_to(Asker::Unlock)
+    }
+
+    #[allow(clippy::too_many_lines, reason = "a list of situations")]
+    fn advice_to(&self, asker: Asker) -> String {
         if self.is_this_process {
             return "release it where this process holds it, or wait until that is done".to_owned();
         }
@@ -19,16 +46,21 @@ impl Holder {
         if self.flags.frozen {
             return self.advice_on_frozen();
         }
-        let (evict, wait) = match &self.wanted {
-            Wanted::Office(office @ Office { profile, kind }) => (
-                format!("incumbent evict --force --profile {profile} --kind {kind}"),
-                format!("wait for it with `incumbent run{} --wait -- CMD`", arguments(office)),
-            ),
-            Wanted::Lock(LockName { scope, identity_hash }) => (
-                format!("incumbent unlock {scope} --hash {identity_hash} --force"),
-                "use another identity, or wait for it with `incumbent run --wait -- CMD`"
-                    .to_owned(),
-            ),
+        let evict = match &self.wanted {
+            Wanted::Office(office) => format!("incumbent {}", office.verb("evict --force")),
+            Wanted::Lock(LockName { scope, identity_hash }) => {
+                format!("incumbent unlock {scope} --hash {identity_hash} --force")
+            }
+        };
+        let wait = match (asker, &self.wanted) {
+            (Asker::Start, Wanted::Office(office)) => {
+                format!("wait for it with `incumbent run{} --wait -- CMD`", arguments(office))
+            }
+            (Asker::Start, Wanted::Lock(_)) => {
+                "use another identity, or wait for it with `incumbent run --wait -- CMD`".to_owned()
+            }
+            (Asker::Claim, _) => "claim it again when that is over".to_owned(),
+            (Asker::Unlock, _) => "wait until its holder releases it".to_owned(),
         };
         if let Some(path) = &self.left {
             let keepers = sys::processes_with_open_file(path);
@@ -47,7 +79,7 @@ impl Holder {
         if let Some(lock) =
             self.older_lock.as_ref().filter(|_| self.reason == Reason::LegacyHomeInUse)
         {
-            return self.advice_on_older_lock(lock);
+            return self.advice_on_older_lock(lock, asker);
         }
         match &self.reason {
             Reason::OlderGateway => format!(
@@ -58,8 +90,8 @@ impl Holder {
                 format!("pid {pid} is about to take it, or to stop its holder: {wait}")
             }
             Reason::Superseded => {
-                "nothing, if that gateway is the right one; otherwise take its place (`incumbent \
-                 run --replace --force -- CMD`), and let only one supervisor start it"
+                "no action needed if that gateway is the right one; otherwise take its place \
+                 (`incumbent run --replace --force -- CMD`), and let only one supervisor start it"
                     .to_owned()
             }
             Reason::CannotSignal if self.is_our_ancestor => format!(
@@ -93,11 +125,11 @@ impl Holder {
                 "stop it where it runs, in another container, pid namespace or machine; or {wait}"
             ),
             _ if self.flags.stopped => {
-                let end = match (&self.profile, &self.kind) {
-                    (Some(profile), Some(kind)) => format!(
-                        "`incumbent stop --force --timeout 10s --profile {profile} --kind {kind}`"
-                    ),
-                    _ => format!("`kill -KILL {pid}`"),
+                let end = match self.office() {
+                    Some(office) => {
+                        format!("`incumbent {}`", office.verb("stop --force --timeout 10s"))
+                    }
+                    None => format!("`kill -KILL {pid}`"),
                 };
                 format!(
                     "it is suspended by a signal (SIGSTOP): continue it with `kill -CONT {pid}`, or end it \
@@ -105,22 +137,30 @@ impl Holder {
                 )
             }
             _ => match &self.wanted {
+                // What claims is running already: a start would make another gateway.
+                Wanted::Office(office) if asker == Asker::Claim => format!(
+                    "stop that one (`incumbent stop{}`), and claim again",
+                    arguments(office)
+                ),
                 Wanted::Office(office) => format!(
                     "stop it first (`incumbent stop{0}`), take its place (`incumbent run{0} \
                      --replace -- CMD`), or {wait}",
                     arguments(office)
                 ),
                 Wanted::Lock(_) => {
-                    let stop = match (&self.profile, &self.kind) {
-                        (Some(profile), Some(kind)) => {
-                            format!("incumbent stop --profile {profile} --kind {kind}")
-                        }
-                        _ => format!("kill {pid}"),
+                    let stop = match self.office() {
+                        Some(office) => format!("incumbent {}", office.verb("stop")),
+                        None => format!("kill {pid}"),
                     };
                     format!("stop it first (`{stop}`), or {wait}")
                 }
             },
         }
+    }
+
+    /// Which office the holder is in.
+    fn office(&self) -> Option<Office> {
+        Some(Office { profile: self.profile.clone()?, kind: self.kind.clone()? })
     }
 
     fn advice_on_frozen(&self) -> String {
@@ -144,7 +184,7 @@ impl Holder {
         )
     }
 
-    fn advice_on_older_lock(&self, lock: &OlderLock) -> String {
+    fn advice_on_older_lock(&self, lock: &OlderLock, asker: Asker) -> String {
         let profile = self.profile.as_ref().map_or("default", ProfileName::as_str);
         let wanted = match &self.wanted {
             Wanted::Office(office) => arguments(office),
@@ -158,6 +198,9 @@ impl Holder {
             ),
             None if self.instance.is_none() => {
                 "wait until it has ended: it has lost its office, and ends its command".to_owned()
+            }
+            None if asker == Asker::Claim => {
+                format!("stop that one (`incumbent --profile {profile} stop`), and claim again")
             }
             None => {
                 // Without the directory it would start beside that one.

@@ -6,7 +6,7 @@ use crate::liveness::DeadReason;
 use crate::owner::autopsy;
 use crate::patience::with_budget;
 use crate::records::{End, EndReason, Record};
-use crate::status::report::{ANSWER_WITHIN, LastEnd};
+use crate::status::report::{ANSWER_WITHIN, LastEnd, NOT_RECORDED};
 use crate::status::summary::summary;
 use crate::store::Inner;
 use crate::{Reason, Result};
@@ -51,7 +51,7 @@ pub(super) fn unrecorded_end(inner: &Inner, record: &Record, reason: DeadReason)
     let found = End {
         exit_code: number(record.exit_code),
         signal: number(record.signal),
-        ..End::new(EndReason::Dead(reason)).detail("found dead now; the next claim will record it")
+        ..End::new(EndReason::Dead(reason)).detail(NOT_RECORDED)
     };
     read(inner, |connection| autopsy::explain(connection, inner, record.id, &found))
 }

@@ -9,7 +9,7 @@ use crate::records::instances::PastSelection;
 use crate::records::{Record, instances, runtime};
 use crate::status::ended;
 use crate::status::past::HistoryOptions;
-use crate::status::summary::summary;
+use crate::status::summary::{manner, summary, was_found};
 use crate::store::Inner;
 use crate::{InstanceId, Office, Reason, Result, Store, sys};
 
@@ -57,6 +57,18 @@ pub struct Incarnation {
     /// What its process, or the command of a `run`, had in memory at its last heartbeat, in bytes;
     /// `None` where it gave none.
     pub memory_bytes: Option<u64>,
+    /// When it gave its last heartbeat: Unix milliseconds, wall time.
+    #[serde(skip)]
+    pub(crate) heartbeat_at_ms: Option<i64>,
+}
+
+impl Incarnation {
+    /// Whether its end is only when that was noticed: nobody saw it end.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line says it"))]
+    pub(crate) fn is_found(&self) -> bool {
+        let reason = self.end_reason.as_ref();
+        reason.is_some_and(|it| was_found(it, manner(it, self.exit_code, self.signal)))
+    }
 }
 
 impl Store {
@@ -143,6 +155,7 @@ fn incarnations(inner: &Inner, recorded: Vec<(Record, Option<u64>)>) -> Result<V
                 signal,
                 detail: record.detail.clone(),
                 memory_bytes,
+                heartbeat_at_ms: record.heartbeat_at_ms,
             };
             if !record.is_live() {
                 return Ok(recorded);

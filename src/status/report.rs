@@ -17,12 +17,13 @@ use crate::owner::held_lock::HeldLock;
 use crate::owner::waiter::Waiter;
 use crate::process::command_line;
 use crate::records::conflicts::Conflict;
+use crate::records::instances::Origin;
 use crate::records::markers::Marker;
 use crate::records::profiles::Desired;
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
 use crate::records::starts::RefusedStart;
-use crate::records::{Record, runtime};
-use crate::status::summary::{Manner, manner};
+use crate::records::{Record, instances, runtime};
+use crate::status::summary::{Manner, manner, was_found};
 use crate::store::Inner;
 use crate::sys::StartTime;
 use crate::{InstanceId, Office, ProfileName, Reason, Verdict, state, sys};
@@ -152,6 +153,8 @@ pub struct Report {
     pub refused: Option<RefusedStart>,
     /// Who waits for the office, the longest first.
     pub waiters: Vec<Waiter>,
+    /// Who put the holder on record.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// How an incarnation ended. In JSON an object with these fields, the time as `at` (RFC 3339, UTC,
@@ -184,7 +187,25 @@ impl LastEnd {
     pub fn manner(&self) -> Manner {
         manner(&self.reason, self.exit_code, self.signal)
     }
+
+    /// Whether `at_ms` is only when its end was noticed: nobody saw it end.
+    pub(crate) fn is_found(&self) -> bool {
+        was_found(&self.reason, self.manner())
+    }
+
+    /// What it last wrote to its standard error, where a `run` kept that.
+    pub(crate) fn last_words(&self) -> Option<&str> {
+        instances::last_words_in(self.detail.as_deref()?)
+    }
+
+    /// The detail, where it says more than the end itself.
+    pub(crate) fn more(&self) -> Option<&str> {
+        self.detail.as_deref().filter(|detail| *detail != NOT_RECORDED)
+    }
 }
+
+/// The detail of an end that nobody has recorded yet.
+pub(crate) const NOT_RECORDED: &str = "found dead now; the next claim will record it";
 
 impl Report {
     /// Of an office of which there is no record, or no store: for a program that answers without
@@ -230,6 +251,7 @@ impl Report {
             command_age: None,
             refused: None,
             waiters: Vec::new(),
+            origin: None,
         }
     }
 
@@ -249,6 +271,7 @@ impl Report {
             heartbeat_at_ms: record.heartbeat_at_ms,
             restarts: record.command_life.restarts,
             command_since_ms: record.command_life.since_ms,
+            origin: Some(record.origin()),
             ..Self::never_claimed(office.clone())
         }
     }
@@ -324,6 +347,11 @@ impl Report {
     /// that says more than the reason.
     #[must_use]
     pub fn because(&self) -> &'static str {
+        // The reason says only that it ended.
+        let is_crash = self.last_end.as_ref().is_some_and(|end| end.manner() == Manner::Crashed);
+        if self.reason == Reason::Exited && is_crash {
+            return Reason::Crashed.because();
+        }
         because_seen(&self.reason, self.flags, &self.evidence)
     }
 

@@ -54,6 +54,11 @@ pub(super) fn manner(reason: &Reason, exit_code: Option<i32>, signal: Option<i32
     }
 }
 
+/// Whether the time of such an end is only that at which it was noticed.
+pub(super) fn was_found(reason: &Reason, manner: Manner) -> bool {
+    manner == Manner::Unseen || *reason == Reason::Rebooted
+}
+
 /// The end in a few words: `crashed: exit code 1`, `killed: SIGKILL, out of memory`.
 pub(crate) fn summary(reason: &Reason, exit_code: Option<i32>, signal: Option<i32>) -> String {
     let with_code = |text: &str| match exit_code {

@@ -137,6 +137,25 @@ pub(crate) struct Run {
     pub(crate) command: Vec<OsString>,
 }
 
+impl Run {
+    /// The option whose value became the command: `--wait 5s` in the place of `--wait=5s`. Only
+    /// to be asked where there is no such command.
+    pub(crate) fn option_without_its_value(&self) -> Option<String> {
+        let word = self.command.first()?.to_str()?;
+        let is_duration = values::parse_duration(word).is_ok();
+        let option = if self.wait.is_some() && is_duration {
+            "--wait"
+        } else if self.restart_unresponsive.is_some() && is_duration {
+            "--restart-unresponsive"
+        } else if self.keep_stderr.is_some() && values::parse_lines(word).is_ok() {
+            "--keep-stderr"
+        } else {
+            return None;
+        };
+        Some(format!("{option}={word}"))
+    }
+}
+
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Stop {

@@ -15,6 +15,7 @@ use crate::process::anchor;
 use crate::process::anchor::lost::LostOwner;
 use crate::process::older::lock;
 use crate::records::instances;
+use crate::stop::Force;
 use crate::store::busy::blocker;
 use crate::store::ourselves;
 use crate::store::transaction::lost_owners;
@@ -124,12 +125,6 @@ impl Holders {
     }
 }
 
-/// The verb that ends the record of an owner, whatever it is.
-fn evict(owner: &JudgedOwner) -> String {
-    let office = owner.record.office().unwrap_or_default();
-    format!("evict --force --profile {} --kind {}", office.profile, office.kind)
-}
-
 fn end_them(pids: &[Pid]) -> String {
     if pids.is_empty() {
         return "ask as root, or where that process runs".to_owned();
@@ -175,7 +170,7 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
             seen.push(Observation::warning(text).remedy(format!(
                 "{}; if nothing of it is running, {}",
                 end_them(&pids),
-                opened.scene.command(&evict(owner))
+                opened.evict(owner, Force::Yes)
             )));
             continue;
         }
@@ -257,7 +252,7 @@ pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Observation>> {
                 listed(&free, 2, |file| file.name.clone())
             ))
             .remedy(format!(
-                "nothing: the next start collects them, and so does {}",
+                "no action needed: the next start collects them, and so does {}",
                 opened.scene.command("doctor --fix")
             )),
         );
@@ -289,10 +284,7 @@ fn way_out(opened: &Opened, pids: &[Pid]) -> Result<String> {
     } else {
         format!(
             "; if you know that it is harmless, {}",
-            opened.scene.command(&format!(
-                "evict --force --profile {} --kind {}",
-                usual.profile, usual.kind
-            ))
+            opened.scene.command(&usual.verb("evict --force"))
         )
     };
     Ok(format!("wait until it notices that its store is gone, or {}{evict}", end_them(pids)))
@@ -344,12 +336,9 @@ fn made_again_by(opened: &Opened, owner: &JudgedOwner) -> String {
         (Some(pid), _) => {
             format!("`kill -CONT {pid}` lets it go on, and it makes its anchor again")
         }
-        (None, Some(office)) => format!(
-            "stop it ({}), and start it again",
-            opened
-                .scene
-                .command(&format!("stop --profile {} --kind {}", office.profile, office.kind))
-        ),
+        (None, Some(office)) => {
+            format!("stop it ({}), and start it again", opened.scene.command(&office.verb("stop")))
+        }
         (None, None) => "end it where it runs, and start it again".to_owned(),
     }
 }

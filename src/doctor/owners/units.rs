@@ -23,12 +23,7 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
         let now = subject::supervisor_word(&sys::supervision(pid));
         let stop = owner.record.office().map_or_else(
             || format!("end it (`kill {pid}`)"),
-            |office| {
-                let stop = opened
-                    .scene
-                    .command(&format!("stop --profile {} --kind {}", office.profile, office.kind));
-                format!("stop it ({stop})")
-            },
+            |office| format!("stop it ({})", opened.scene.command(&office.verb("stop"))),
         );
         // Read after its row: who has ended meanwhile is under nobody.
         let is_it_still = || sys::process_facts(pid).start_time == owner.record.start_time;

@@ -228,19 +228,28 @@ pub(crate) fn last_word(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, word: &st
     Ok(changed == 1)
 }
 
-/// The same beside what stands there already.
-pub(crate) fn add_last_word(
+/// What a detail says before what a command last wrote to its standard error.
+const STDERR: &str = "stderr: ";
+
+/// What [`add_stderr`] has put into a detail.
+pub(crate) fn last_words_in(detail: &str) -> Option<&str> {
+    let within = detail.find(&format!("; {STDERR}")).map(|at| &detail[at + 2..]);
+    within.unwrap_or(detail).strip_prefix(STDERR)
+}
+
+/// What the command last wrote to its standard error, beside what stands there already.
+pub(crate) fn add_stderr(
     tx: &Tx<'_>,
     id: InstanceId,
     nonce_hash: &str,
-    word: &str,
+    words: &str,
 ) -> Result<bool> {
     let changed = tx
         .prepare_cached(
             "UPDATE instances SET detail = coalesce(detail || '; ', '') || ?3
              WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
         )?
-        .execute((id.0, nonce_hash, word))?;
+        .execute((id.0, nonce_hash, format!("{STDERR}{words}")))?;
     Ok(changed == 1)
 }
 

@@ -6,7 +6,9 @@ pub(crate) mod insert;
 pub(crate) mod prune;
 pub(crate) mod row;
 
-pub(crate) use self::end::{End, EndReason, add_last_word, end, is_abnormal, last_word};
+pub(crate) use self::end::{
+    End, EndReason, add_stderr, end, is_abnormal, last_word, last_words_in,
+};
 pub(crate) use self::end::{note_exit, noted_exit};
 pub(crate) use self::find::{
     PastSelection, all_live, by_id, history, last_ended, live, live_of_nonce, live_of_process,

@@ -134,6 +134,16 @@ struct Columns<'a> {
     next: usize,
 }
 
+impl Record {
+    pub(crate) fn origin(&self) -> Origin {
+        match (self.is_run, self.is_pid) {
+            (true, _) => Origin::Run,
+            (false, true) => Origin::Pid,
+            (false, false) => Origin::Library,
+        }
+    }
+}
+
 impl Columns<'_> {
     fn value<T: FromSql>(&mut self) -> Option<T> {
         let index = self.next;

@@ -32,7 +32,7 @@ fn a_night_is_told_line_by_line() {
     let expected = [
         (
             1,
-            format!("pid {gateway} held it for "),
+            format!("pid {gateway} held it, "),
             format!("it was killed, or it crashed (found by pid {current_pid}) [anchor_released]"),
         ),
         (

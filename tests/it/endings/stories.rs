@@ -5,7 +5,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::cgroup::{EATER, LittleMemory};
-use crate::support::{BINARY, Disk, LIMIT, Run, Sandbox, has, kill, skipped};
+use crate::support::{
+    BINARY, Disk, LIMIT, Process, Run, Sandbox, eventually, has, kill, skipped, sleeper,
+};
 
 /// A length of time is another one each time: `3 s ago` is `N units ago`.
 fn without_lengths(line: &str) -> String {
@@ -102,6 +104,63 @@ fn kill_9_of_the_run_is_told_as_killed_or_crashed() {
     assert_story(&sandbox.status_of_the_dead(), told, &[]);
     let end = sandbox.status().1["last_end"].clone();
     assert_eq!(end["summary"], "killed or crashed", "{end:#}");
+    // The next start finds it. When it ended nobody knows.
+    let next = sandbox.hold(&[]);
+    let status = sandbox.cli(["status"]).assert_code(0).out;
+    let end = status.lines().find(|line| line.trim_start().starts_with("last end ")).unwrap();
+    let told = "  last end   killed or crashed; found dead N units ago";
+    assert_eq!(without_lengths(end), told, "{status}");
+    let history = sandbox.cli(["history"]).assert_code(0).out;
+    let line = history.lines().nth(1).unwrap();
+    assert!(!line.contains(" for ") && line.contains(" held it, found dead "), "{history}");
+    next.end().assert_code(0);
+}
+
+/// Of one that gave signs of life, when it did so last.
+#[test]
+fn who_was_found_dead_was_seen_alive_before() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold(&[]);
+    let (command, pid) = (run.command, run.command.pid.to_string());
+    sandbox.cli(["status-set", "--pid", &pid, "--heartbeat"]).assert_code(0);
+    run.kill();
+    command.wait_gone(LIMIT);
+    let status = sandbox.status_of_the_dead();
+    let first = without_lengths(status.lines().next().unwrap());
+    let told = "default/gateway: not running (killed or crashed; found dead just now; last seen \
+                alive N units ago)";
+    assert_eq!(first, told, "{status}");
+}
+
+/// Symptom: the same clause stood in three lines, with the word of a program in brackets.
+#[test]
+fn each_thing_is_said_once() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.status_of_the_dead().matches("nobody has claimed it yet").count(), 1);
+    let run = sandbox.hold(&[]);
+    sandbox.cli(["stop", "--reason", "deploy 1.4"]).assert_code(0);
+    drop(run.process.finish_with_stdin_open(LIMIT));
+    let status = sandbox.status_of_the_dead();
+    assert_eq!(status.matches("deploy 1.4").count(), 1, "{status}");
+    assert_eq!(status.matches("on purpose").count(), 1, "{status}");
+    sandbox.cli(["run", "--no-backoff", "--", "false"]).assert_code(1);
+    let status = sandbox.status_of_the_dead();
+    assert!(!status.contains('[') && !status.contains("command ended"), "{status}");
+}
+
+/// A script is no `run`: it is started again as it was started.
+#[test]
+fn a_script_that_claimed_is_started_again_itself() {
+    let sandbox = Sandbox::new();
+    let mut owner = sleeper(&sandbox);
+    sandbox.cli(["claim", "--pid", &owner.pid().to_string()]).assert_code(0);
+    owner.kill();
+    let status = eventually("its end", LIMIT, || {
+        Some(sandbox.cli(["status"])).filter(|told| told.code() == 3)
+    });
+    let advice = status.out.lines().nth(1).unwrap();
+    assert!(advice.ends_with("start the script again that claimed it"), "{status:#?}");
+    assert!(!status.out.contains("incumbent run"), "{status:#?}");
 }
 
 #[test]
@@ -124,13 +183,23 @@ fn out_of_memory_is_told_by_its_name() {
 fn a_deploy_by_a_colleague_is_told_with_its_reason() {
     let sandbox = Sandbox::new();
     let run = sandbox.hold(&[]);
-    sandbox.cli(["stop", "--reason", "deploy 1.4"]).assert_code(0);
+    // With something behind it, so that the shell stays its parent.
+    sandbox.write_script("deploy.sh", "incumbent stop --reason 'deploy 1.4'; exit $?\n");
+    let mut deploy = sandbox.program("sh");
+    deploy.arg("deploy.sh");
+    let deploy = Process::start(deploy);
+    let script = format!("from pid {}: sh deploy.sh", deploy.pid());
+    deploy.finish(LIMIT).assert_code(0);
     drop(run.process.finish_with_stdin_open(LIMIT));
     let end = sandbox.status().1["last_end"].clone();
-    let by = end["by"].as_str().unwrap_or_default();
-    assert!(by.starts_with("incumbent stop (pid "), "{end:#}");
+    let by = end["by"].as_str().unwrap_or_default().to_owned();
+    let (stop, from) = by.split_once(", uid ").unwrap();
+    let (_, from) = from.split_once(", ").unwrap();
+    // Where the tests run decides about a terminal, a service and `sudo`.
+    assert!(stop.starts_with("incumbent stop (pid ") && from.starts_with(&script), "{end:#}");
+    let names = [(by.as_str(), "incumbent stop (pid PID, UID, from pid PID: sh deploy.sh)")];
     let told = include_str!("../../fixtures/stories/deploy-by-a-colleague.txt");
-    assert_story(&sandbox.status_of_the_dead(), told, &[(by, "BY")]);
+    assert_story(&sandbox.status_of_the_dead(), told, &names);
 }
 
 /// What cannot be written is not owned: so the first thing to do is to make room.
@@ -148,6 +217,8 @@ fn a_full_disk_is_what_is_to_be_done_first() {
     let real = directory.canonicalize().unwrap();
     let names = [(real.to_str().unwrap(), "DIR"), (directory.to_str().unwrap(), "DIR")];
     assert_story(&status, include_str!("../../fixtures/stories/full-disk.txt"), &names);
+    let all = disk.cli(&["status", "--all"]).assert_code(0);
+    all.assert_complains(&["no space left on the disk of ", "free some space"]);
     // The advice helps.
     disk.shell("rm store/fill").assert_code(0);
     disk.cli(&start).assert_code(0);

@@ -76,6 +76,40 @@ pub(super) fn run_wait() {
     assert_eq!(starts, 2);
 }
 
+/// Symptom: the pasted start ran without the lock, and two gateways polled one token. The identity
+/// is not repeated, its lock is.
+#[test]
+fn a_start_is_repeated_with_its_locks() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    let start = ["run", "--no-backoff", "--lock", "s=a-secret", "--"];
+    let command = ["sh", "-c", "incumbent locks > held.txt"];
+    let told = sandbox.cli([&start[..], &command].concat()).assert_code(75);
+    assert!(!told.err.contains("a-secret") && told.err.contains("variable VAR"), "{told:#?}");
+    let mut pasted = sandbox.shell(&hint(&told, "run --wait"));
+    pasted.env("VAR", "a-secret");
+    let waiting = Process::start(pasted);
+    eventually("the waiter", LIMIT, || (waiters(&sandbox) > 0).then_some(()));
+    run.end().assert_code(0);
+    waiting.finish(LIMIT).assert_code(0);
+    let held = std::fs::read_to_string(sandbox.file("held.txt")).unwrap();
+    assert!(held.starts_with("s/"), "{held}");
+}
+
+/// Who runs already is told no start: it would make another gateway, or one without the lock.
+#[test]
+fn a_claim_and_an_unlock_are_told_no_start() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&["--lock", "s=mine"]);
+    let own = std::process::id().to_string();
+    for words in [&["claim", "--pid", &own][..], &["unlock", "s", "mine"]] {
+        let told = sandbox.cli(words).assert_code(75);
+        assert!(!told.err.contains("incumbent run"), "{told:#?}");
+        assert!(told.err.contains("`incumbent stop"), "{told:#?}");
+    }
+    run.end().assert_code(0);
+}
+
 /// The identity is not repeated: the pasted call reads it from standard input.
 #[test]
 pub(super) fn lock_acquire_wait() {

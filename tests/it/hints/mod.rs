@@ -1,12 +1,14 @@
 //! Does each kind of hint help? A test makes the situation, runs the hint as it was printed, and
 //! sees that it did what it said.
 //!
-//! A kind is a verb with its options, as the source has it: `stop --force`. The source is read for
-//! them, so a kind without a test fails.
+//! A kind is a verb with its options, as the source has it: `stop --force`; or another program, as
+//! `kill -CONT`. The source is read for them, so a kind without a test fails. What cannot run here
+//! is listed with the reason.
 
 mod after;
 mod doctor;
 mod holders;
+mod others;
 mod verbs;
 
 use std::collections::BTreeSet;
@@ -121,7 +123,7 @@ fn code_of(text: &str) -> String {
 }
 
 /// The commands that a source file advises.
-fn advised(path: &str, text: &str) -> Vec<String> {
+fn advised(text: &str) -> Vec<String> {
     let code = code_of(text);
     let mut found = Vec::new();
     for mark in ['`', '"'] {
@@ -129,8 +131,9 @@ fn advised(path: &str, text: &str) -> Vec<String> {
             found.push(piece.split(mark).next().unwrap().to_owned());
         }
     }
-    if path.starts_with("doctor/") {
-        for piece in code.split(".command(").skip(1) {
+    // `Office::verb` adds the office to what it is given.
+    for call in [".command(", ".verb("] {
+        for piece in code.split(call).skip(1) {
             let piece = piece.trim_start_matches(['&', '\n']).trim_start_matches("format!(");
             if let Some(piece) = piece.trim_start().strip_prefix('"') {
                 found.push(piece.split('"').next().unwrap().to_owned());
@@ -157,18 +160,27 @@ fn every_kind_of_hint_has_a_test() {
     let mut files = Vec::new();
     sources(&root, &mut files);
     let mut kinds = BTreeSet::from([MADE.to_owned()]);
+    let mut others = BTreeSet::new();
     for file in files {
         let path = file.strip_prefix(&root).unwrap().to_str().unwrap();
         if MENTIONS.iter().any(|mention| path.starts_with(mention)) {
             continue;
         }
         let text = std::fs::read_to_string(&file).unwrap();
-        kinds.extend(advised(path, &text).iter().filter_map(|command| kind_of(command)));
+        kinds.extend(advised(&text).iter().filter_map(|command| kind_of(command)));
+        others.extend(others::advised(&text));
     }
-    let tested: BTreeSet<String> = KINDS.iter().map(|(kind, _)| (*kind).to_owned()).collect();
+    assert_all_tested(&kinds, KINDS.iter().map(|(kind, _)| *kind));
+    let tested = others::KINDS.iter().map(|(kind, _)| *kind);
+    assert_all_tested(&others, tested.chain(others::NOT_RUN.iter().map(|(kind, _)| *kind)));
+}
+
+#[track_caller]
+fn assert_all_tested<'a>(kinds: &BTreeSet<String>, tested: impl Iterator<Item = &'a str>) {
+    let tested: BTreeSet<String> = tested.map(str::to_owned).collect();
     let untested: Vec<_> = kinds.difference(&tested).collect();
     assert!(untested.is_empty(), "no test makes these, and tries them: {untested:?}");
-    let gone: Vec<_> = tested.difference(&kinds).collect();
+    let gone: Vec<_> = tested.difference(kinds).collect();
     assert!(gone.is_empty(), "nothing advises these any more: {gone:?}");
 }
 
@@ -182,11 +194,11 @@ fn a_hint_is_found_in_the_source() {
         let other = format!(\"{} --db {} `incumbent --db {} locks`\");
         scene.command(&format!(
             \"history --profile {}\"));
+        format!(\"incumbent {}\", office.verb(\"stop --all\"));
         #[cfg(test)]
         mod tests { \"`incumbent sql`\" }";
-    let found: BTreeSet<String> =
-        advised("doctor/a.rs", text).iter().filter_map(|it| kind_of(it)).collect();
-    let expected = ["evict", "history", "locks", "stop --force", "wait --timeout"];
+    let found: BTreeSet<String> = advised(text).iter().filter_map(|it| kind_of(it)).collect();
+    let expected = ["evict", "history", "locks", "stop --all", "stop --force", "wait --timeout"];
     assert_eq!(found, BTreeSet::from(expected.map(str::to_owned)));
 }
 

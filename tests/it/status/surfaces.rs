@@ -124,7 +124,7 @@ fn every_surface_gives_the_same_answer() {
         "desired ",
         "stopped",
         "last end ",
-        "exited",
+        "ended: exit code 0",
         "other",
         "none yet",
     ] {

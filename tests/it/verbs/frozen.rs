@@ -101,7 +101,7 @@ fn who_is_frozen_is_said_to_be() {
         assert_eq!(status["flags"], json!(["frozen"]), "{what}: {status:#}");
         assert_eq!(status["not_ready"], "frozen", "{what}: {status:#}");
         let text = sandbox.cli(["status"]).assert_code(0).out;
-        assert!(text.starts_with("default/gateway: running (frozen)"), "{what}: {text}");
+        assert!(text.starts_with("default/gateway: running, but frozen"), "{what}: {text}");
         let thaw = format!("`echo {} > {what}/{}`", freezer.words[1], freezer.file);
         assert!(text.contains("thaw it: ") && text.contains(&thaw), "{what}: {text}");
         assert!(sandbox.cli(["status", "--all"]).out.contains("frozen"), "{what}");

@@ -113,7 +113,10 @@ fn who_is_served_is_as_alive_as_its_server() {
     wait_stopped(server.pid());
     assert_eq!(sandbox.assert_served("b", "a")["flags"], json!(["stopped"]));
     let text = sandbox.cli(["status", "--profile", "b"]).assert_code(0).out;
-    assert!(text.starts_with("b/gateway: running (stopped), served by a/gateway"), "{text}");
+    assert!(
+        text.starts_with("b/gateway: running, but suspended (SIGSTOP), served by a/gateway"),
+        "{text}"
+    );
     server.process.signal(Signal::CONT);
     // Killed.
     server.kill();

@@ -168,8 +168,10 @@ fn a_stuck_loop_is_reported_and_evicts_nobody() {
     let status = sandbox.assert_status(0, "alive", "anchor_held");
     assert_eq!(status["running"], true, "{status:#}");
     let text = sandbox.cli(["status"]).assert_code(0).out;
-    assert!(text.starts_with("default/gateway: running"), "{text}");
-    assert!(text.contains("no heartbeat for "), "{text}");
+    let first = "default/gateway: running, but unresponsive: no heartbeat for ";
+    assert!(text.starts_with(first), "{text}");
+    let advice = text.lines().nth(1).unwrap();
+    assert!(advice.starts_with("  try ") && advice.contains("incumbent restart"), "{text}");
     assert!(sandbox.cli(["status", "--all"]).out.contains("unresponsive for "));
     let script = bystander(&sandbox);
     let pid = script.pid().to_string();
