@@ -48,7 +48,8 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         Verdict::Dead => exit::NOT_RUNNING,
     };
     let db = global.options().resolved_path().ok();
-    let text = text(&report, &Invocation::of(global), db.as_deref());
+    let invocation = Invocation::of(global).about(global, &report.office);
+    let text = text(&report, &invocation, db.as_deref());
     let complaint = report.not_ready().filter(|_| code == exit::NO);
     let complaint =
         complaint.map(|why| Complaint::new(format!("{} is not ready: {why}", report.office)));

@@ -64,8 +64,24 @@ pub(crate) fn report_all(
 }
 
 /// What is true of the offices that are on record for the process that has `pid` in our pid
-/// namespace, as its own or by the `run` whose command it is.
+/// namespace, as its own or by the `run` whose command it is; of one that has none, those of the
+/// nearest process above it that has some. A person sees the gateway in `top`, and not the shell
+/// that started it.
 pub(crate) fn report_of_process(inner: &Inner, pid: sys::Pid) -> Result<Vec<Report>> {
+    /// More than any start script has below it.
+    const ABOVE_MAX: usize = 16;
+    let above = std::iter::successors(Some(pid), |pid| sys::process_facts(*pid).parent);
+    for pid in above.take_while(|pid| *pid > 1).take(ABOVE_MAX) {
+        let reports = recorded_for_process(inner, pid)?;
+        if !reports.is_empty() {
+            return Ok(reports);
+        }
+    }
+    // The first process of a container, itself.
+    if pid == 1 { recorded_for_process(inner, pid) } else { Ok(Vec::new()) }
+}
+
+fn recorded_for_process(inner: &Inner, pid: sys::Pid) -> Result<Vec<Report>> {
     let start_time = sys::process_facts(pid).start_time;
     let rows = ended::read(inner, |connection| {
         instances::live_of_process(connection, pid, start_time, inner.observer())
