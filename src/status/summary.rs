@@ -88,7 +88,11 @@ pub(crate) fn summary(reason: &Reason, exit_code: Option<i32>, signal: Option<i3
         },
         Reason::PlannedStop => asked("stopped on purpose"),
         Reason::TakenOver => asked("taken over"),
-        Reason::Released => with_code("released"),
+        // It let go in its `trap`, and its exit code came after that.
+        Reason::Released => match exit_code {
+            Some(code) if code != 0 => format!("crashed: {}", code_in_words(code)),
+            Some(_) | None => "released".to_owned(),
+        },
         Reason::Evicted => "its record was ended by hand".to_owned(),
         Reason::ReExecuted => "became another program".to_owned(),
         Reason::HandedOver => "handed over to its successor".to_owned(),
@@ -177,6 +181,8 @@ mod tests {
             (Reason::PlannedStop, None, Some(9), "stopped on purpose, by SIGKILL", Manner::Asked),
             (Reason::TakenOver, Some(3), None, "taken over, exit code 3", Manner::Asked),
             (Reason::Released, None, None, "released", Manner::Ended),
+            (Reason::Released, Some(0), None, "released", Manner::Ended),
+            (Reason::Released, Some(3), None, "crashed: exit code 3", Manner::Crashed),
             (Reason::Rebooted, None, None, "the machine was restarted", Manner::Ended),
         ] {
             assert_eq!(summary(&reason, exit_code, signal), text, "{reason}");
