@@ -10,10 +10,10 @@
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
+use crate::Office;
 use crate::cli::args::{Global, Lock, Verb};
 use crate::environment::{self, Fault, planted};
 use crate::path_text::quoted;
-use crate::Office;
 use crate::process::redact;
 
 /// Verbs about the store as a whole: a profile would only narrow what they look at.

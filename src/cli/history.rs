@@ -93,6 +93,9 @@ fn story(incarnation: &Incarnation, reason: &Reason) -> String {
     let is_known = incarnation.exit_code.is_some() || incarnation.signal.is_some();
     let is_by_kernel = is_found_dead && is_known;
     let mut told = match reason {
+        Reason::Released if incarnation.exit_code.is_some_and(|code| code != 0) => {
+            format!("it released the office, and {summary}")
+        }
         Reason::Released => "it released the office".to_owned(),
         Reason::PlannedStop => format!("it was stopped on purpose{by}"),
         Reason::TakenOver => format!("its office was taken over{by}"),

@@ -82,6 +82,26 @@ pub(crate) fn newest_detail(connection: &Connection, event: &str) -> Result<Opti
     Ok(detail.flatten().and_then(|detail| serde_json::from_str(&detail).ok()))
 }
 
+/// Who sent this signal to this process of an incarnation last, by `incumbent signal`.
+pub(crate) fn sender_of(
+    connection: &Connection,
+    instance: InstanceId,
+    pid: sys::Pid,
+    signal: &str,
+) -> Result<Option<String>> {
+    const SQL: &str = "SELECT detail FROM events
+        WHERE event = 'signal_sent' AND instance_id = ?1 AND pid = ?2 ORDER BY id DESC LIMIT 20";
+    let details: Vec<Option<String>> = connection
+        .prepare_cached(SQL)?
+        // A damaged value spoils its own cell.
+        .query_map((instance.0, pid), |row| Ok(row.get(0).unwrap_or(None)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut details =
+        details.iter().flatten().filter_map(|it| serde_json::from_str::<Value>(it).ok());
+    let of_it = details.find(|detail| detail["signal"] == signal);
+    Ok(of_it.and_then(|detail| detail["by"].as_str().map(str::to_owned)))
+}
+
 /// Which events are asked for; `None`, and no name, is all of them.
 #[derive(Debug, Default)]
 pub(crate) struct EventSelection<'a> {

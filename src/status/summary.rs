@@ -73,7 +73,7 @@ pub(crate) fn summary(reason: &Reason, exit_code: Option<i32>, signal: Option<i3
         Some(_) | None => text.to_owned(),
     };
     let asked = |text: &str| match signal {
-        Some(KILL) => format!("{text}, by SIGKILL"),
+        Some(KILL) => format!("{text}, with SIGKILL"),
         Some(_) | None => with_code(text),
     };
     match reason {
@@ -178,7 +178,7 @@ mod tests {
             (Reason::NoSuchProcess, None, Some(9), "killed: SIGKILL", Manner::Killed),
             (Reason::Zombie, None, Some(6), "crashed: SIGABRT", Manner::Crashed),
             (Reason::PlannedStop, Some(0), Some(15), "stopped on purpose", Manner::Asked),
-            (Reason::PlannedStop, None, Some(9), "stopped on purpose, by SIGKILL", Manner::Asked),
+            (Reason::PlannedStop, None, Some(9), "stopped on purpose, with SIGKILL", Manner::Asked),
             (Reason::TakenOver, Some(3), None, "taken over, exit code 3", Manner::Asked),
             (Reason::Released, None, None, "released", Manner::Ended),
             (Reason::Released, Some(0), None, "released", Manner::Ended),

@@ -112,9 +112,8 @@ fn metrics_exit_with_0_unless_they_fail() {
     let sandbox = Sandbox::new();
     // Symptom: after a typing error in `--db`, or the loss of the store, nothing was printed, and no
     // alert could fire.
-    let found = || {
-        Metrics::parse(&sandbox.cli(["status", "--metrics"]).assert_code(0).out).store_found
-    };
+    let found =
+        || Metrics::parse(&sandbox.cli(["status", "--metrics"]).assert_code(0).out).store_found;
     assert_eq!(found(), Some(0.0));
     sandbox.cli(START).assert_code(0);
     sandbox.cli(["--profile", "work", "run", "--", "true"]).assert_code(0);
