@@ -278,6 +278,10 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
         "Whether its status is older than five minutes; that does not mean that it is dead.",
     );
     let mut agents = Family::new("incumbent_gateway_active_agents", "Agents that work for it.");
+    let mut memory = Family::new(
+        "incumbent_memory_bytes",
+        "What it had in memory at its last heartbeat; of a `run` its command, and what that started.",
+    );
     let mut restart =
         Family::new("incumbent_gateway_restart_requested", "Whether it wants to be started again.");
     let mut updated = Family::new(
@@ -316,6 +320,9 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
             let count = said.active_agents.unwrap_or(0) as f64;
             agents.add(&[profile, kind], count);
         }
+        if let Some(bytes) = said.memory_bytes {
+            memory.count(&[profile, kind], bytes);
+        }
         if !said.damaged.contains(&"restart_requested") {
             restart.add(&[profile, kind], flag(said.restart_requested.unwrap_or(false)));
         }
@@ -323,7 +330,18 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
             updated.add(&[profile, kind], seconds(at_ms));
         }
     }
-    vec![state, busy, drainable, is_stale, agents, restart, updated, heartbeat, unresponsive]
+    vec![
+        state,
+        busy,
+        drainable,
+        is_stale,
+        agents,
+        memory,
+        restart,
+        updated,
+        heartbeat,
+        unresponsive,
+    ]
 }
 
 /// What the live ones said of their platforms.

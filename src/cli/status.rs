@@ -459,6 +459,9 @@ fn advice(report: &Report, invocation: &Invocation) -> Vec<(String, String)> {
         let pid = report.pid.unwrap_or_default();
         lines.push(line("try", format!("continue it with `kill -CONT {pid}`")));
     }
+    if let Some(child) = report.child_pid.filter(|_| report.flags.command_stopped) {
+        lines.push(line("try", format!("continue its command with `kill -CONT {child}`")));
+    }
     if let Some(budget) = report.stop_budget.filter(|_| report.running) {
         lines.push(line("may take", format!("{} to stop", span(budget))));
     }

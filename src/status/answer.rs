@@ -9,7 +9,7 @@ use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line}
 use crate::records::profiles::profiles;
 use crate::records::{Record, instances, runtime};
 use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
-use crate::status::report::Report;
+use crate::status::report::{LastEnd, Report};
 use crate::status::{ended, recorded};
 use crate::store::Inner;
 use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, Verdict, owner, sys};
@@ -174,10 +174,13 @@ fn resolve_as(
         }
         let last_end = match judged.ruling {
             Ruling::Dead(reason) => {
-                Some(ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?))
+                let end = ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?);
+                let memory_bytes = known.said.runtime.as_ref().and_then(|it| it.memory_bytes);
+                Some(LastEnd { memory_bytes, ..end })
             }
             Ruling::Alive(_) | Ruling::Unknown(_) => {
-                known.last_ended.as_ref().and_then(ended::last_end)
+                let end = known.last_ended.as_ref().and_then(ended::last_end);
+                end.map(|end| LastEnd { memory_bytes: known.last_memory, ..end })
             }
         };
         let leaked = record.anchor.as_ref().filter(|_| judged.flags.anchor_leaked);
@@ -213,7 +216,8 @@ fn resolve_as(
         reason: ended.end_reason.clone().unwrap_or(Reason::Other("".into())),
         desired: known.desired,
         home: known.home,
-        last_end: ended::last_end(&ended),
+        last_end: ended::last_end(&ended)
+            .map(|end| LastEnd { memory_bytes: known.last_memory, ..end }),
         refused: known.refused,
         waiters: known.waiters,
         ..Report::of(office, &ended)

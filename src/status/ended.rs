@@ -27,6 +27,7 @@ pub(crate) fn last_end(record: &Record) -> Option<LastEnd> {
         exit_code,
         signal,
         detail: record.detail.clone(),
+        memory_bytes: None,
     })
 }
 
@@ -41,6 +42,7 @@ pub(super) fn not_recorded(end: End) -> LastEnd {
         exit_code: end.exit_code,
         signal: end.signal,
         detail: end.detail,
+        memory_bytes: None,
     }
 }
 

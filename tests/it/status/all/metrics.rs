@@ -263,6 +263,7 @@ fn expected(reports: &[Value]) -> BTreeMap<Series, f64> {
         add("gateway_heartbeat_timestamp_seconds", &[], heartbeat_at);
         let said = &report["runtime"];
         add("gateway_active_agents", &[], alone(said["active_agents"].as_f64()));
+        add("memory_bytes", &[], alone(said["memory_bytes"].as_f64()));
         add("gateway_restart_requested", &[], alone(flag(&said["restart_requested"])));
         add("gateway_status_timestamp_seconds", &[], alone(time(&said["updated_at"])));
         for (platform, said) in report["platforms"].as_object().unwrap() {
