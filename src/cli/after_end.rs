@@ -25,6 +25,10 @@ pub(super) fn happened(report: &Report) -> String {
 
 /// Who ended it, and what for.
 pub(super) fn who_and_why(end: &LastEnd) -> String {
+    // Who released it has not let it crash after that.
+    if end.reason == Reason::Released && end.manner() == Manner::Crashed {
+        return String::new();
+    }
     // The words before it may have a "by" of their own.
     let word = match end.reason {
         Reason::Evicted => ":",

@@ -164,7 +164,7 @@ pub(crate) enum Verb {
     Unlock(Unlock),
     /// Show who held the office, and how each holder ended
     History(History),
-    /// Show what happened in the store: in all of it, unless --profile is given
+    /// Show what happened in the store: in all of it, unless --profile or --kind is given
     Events(Events),
     /// Print a unit, a property list, a run script or the end of a Dockerfile for a command
     Unit(Box<Unit>),

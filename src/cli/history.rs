@@ -8,10 +8,17 @@ use crate::cli::output::{Answer, Outcome, ago, exit, is_believed, until};
 use crate::cli::status::restarted;
 use crate::clock::{length, rfc3339};
 use crate::status::{HistoryOptions, Incarnation};
-use crate::{Reason, sys};
+use crate::{Error, Reason, sys};
 use serde_json::json;
 
 pub(super) fn history(global: &Global, arguments: &args::History) -> Outcome {
+    if let (Some(since_ms), Some(until_ms)) = (arguments.since, arguments.until)
+        && since_ms > until_ms
+    {
+        let [since, until] = [since_ms, until_ms].map(|ms| rfc3339(ms).unwrap_or_default());
+        let message = format!("`--since` ({since}) is later than `--until` ({until})");
+        return Err(Error::invalid(message).with_hint("exchange them; without a zone both are UTC"));
+    }
     let options = HistoryOptions::new();
     let (mut options, of_whom) = if arguments.all {
         let (profile, kind) = named_in(global)?;

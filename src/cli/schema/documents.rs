@@ -375,6 +375,8 @@ document!(BackupDocument {
     "bytes": u64,
     "path_bytes?": String,
     "backup_bytes?": String,
+    "restore": Vec<String>,
+    "restored": String,
 });
 
 document!(PathDocument {

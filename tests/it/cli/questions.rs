@@ -52,6 +52,12 @@ fn the_history_of_a_time() {
         (&["--limit", "0"], &[]),
         (&["--since", "1732249800", "--limit", "1"], &[five]),
         (&["--since", "1h"], &[]),
+        // As in a duration: seconds ago, and not 1970.
+        (&["--since", "12"], &[]),
+        (&["--since", "3600"], &[]),
+        (&["--until", "3600"], &[five, three, one]),
+        (&["--since", "00:00"], &[]),
+        (&["--until", "00:00:01"], &[five, three, one]),
         (&["--since", "1h ago"], &[]),
         (&["--since", "today"], &[]),
     ] {
@@ -63,6 +69,8 @@ fn the_history_of_a_time() {
     for time in ["soon", "2024-13-01", "25:00", ""] {
         sandbox.cli(["history", "--since", time]).assert_code(2).assert_complains(&["time"]);
     }
+    let wrong = ["history", "--since", "2024-11-22 03:00", "--until", "2024-11-22 02:00"];
+    sandbox.cli(wrong).assert_code(2).assert_complains(&["`--since` (2024-11-22T03:00", "later"]);
 }
 
 /// Of all offices, each named in its line.

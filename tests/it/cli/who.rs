@@ -146,7 +146,7 @@ fn who_did_it_is_said_once() {
     sandbox.cli(["stop", "--force", "--timeout", "100ms"]).assert_code(0);
     drop(run);
     let text = sandbox.cli(["status"]).assert_code(3).out;
-    assert!(text.contains("(stopped on purpose with SIGKILL, by incumbent stop (pid "), "{text}");
+    assert!(text.contains("(stopped on purpose, with SIGKILL, by incumbent stop (pid "), "{text}");
     let script = bystander(&sandbox);
     sandbox.cli(["claim", "--pid", &script.pid().to_string()]).assert_code(0);
     sandbox.cli(["evict", "--force"]).assert_code(0);

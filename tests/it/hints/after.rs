@@ -23,7 +23,7 @@ pub(super) fn stop_of_all() {
     let sandbox = Sandbox::new();
     let runs = ["work", "home"].map(|profile| sandbox.hold(&["--profile", profile]));
     let told = sandbox.cli(["--profile", "work", "backup", "copy.db"]).assert_code(0);
-    paste(&sandbox, &hint(&told, "stop --all")).assert_code(0);
+    paste(&sandbox, &hint(&told, "stop --all --desired")).assert_code(0);
     for mut run in runs {
         run.process.wait(LIMIT);
         assert!(run.command.is_gone());

@@ -51,15 +51,21 @@ fn the_command_that_was_started_is_told() {
 /// Symptom: "not running", as if there had been nothing to restart.
 #[test]
 fn a_new_command_that_crashes_at_once_is_told() {
-    let sandbox = Sandbox::new();
-    let script = "[ -e again ] && exit 5; touch again; echo $$; exec sleep 1000";
-    let run = sandbox.hold_with(&["/bin/sh", "-c", script]);
+    let crashing = || {
+        let sandbox = Sandbox::new();
+        let script = "[ -e again ] && exit 5; touch again; echo $$; exec sleep 1000";
+        let run = sandbox.hold_with(&["/bin/sh", "-c", script]);
+        (sandbox, run)
+    };
+    let (sandbox, run) = crashing();
     let instance = sandbox.status().1["instance"].clone();
-    let told = sandbox.cli(["--json", "restart"]).assert_code(1);
-    let document = told.json();
+    let document = sandbox.cli(["--json", "restart"]).assert_code(1).json();
     assert_eq!((&document["restarted"], &document["instance"]), (&json!(false), &instance));
     assert_eq!(document["end"]["summary"], "crashed: exit code 5", "{document:#}");
-    assert!(told.err.contains("default/gateway: restarted, and crashed: exit code 5"), "{told:#?}");
+    run.end().assert_code(5);
+    let (sandbox, run) = crashing();
+    let told = sandbox.cli(["restart"]).assert_code(1);
+    told.assert_complains(&["default/gateway: restarted, and crashed: exit code 5"]);
     run.end().assert_code(5);
 }
 
