@@ -223,6 +223,28 @@ fn sql_is_taken_as_it_is_pasted() {
     sql_from(&sandbox, &["-"], "").assert_code(2);
 }
 
+/// Symptom: whatever was wrong, "ask one SELECT" was the advice; a place counted from the statement,
+/// and what had been answered before was not told.
+#[test]
+fn wrong_sql_is_told_with_its_place_and_what_helps() {
+    let sandbox = Sandbox::new();
+    sandbox.cli(START).assert_code(0);
+    for (query, words) in [
+        ("SELECT 1,\n  FROM gateways", ["at line 2, column 3", "look at the SQL there"]),
+        ("SELECT datum(1)", ["no such function: datum", "pragma_function_list"]),
+        (".tables", ["only the program sqlite3", "sqlite3 -readonly \"$(incumbent"]),
+        (".schema instances", ["only the program sqlite3", "sqlite_schema"]),
+        ("WITH x AS (SELECT 1 AS a) SELECT b FROM x", ["no such column: b", "the query itself"]),
+        ("DELETE FROM events", ["would write", "ask one SELECT"]),
+    ] {
+        sandbox.cli(["sql", query]).assert_code(2).assert_complains(&words);
+    }
+    let text = "-- one\nSELECT 7 AS seven;\n\n-- two\nSELECT nine FORM x;\nSELECT 8 AS eight;\n";
+    let told = sql_from(&sandbox, &["-"], text).assert_code(2);
+    assert!(told.out.contains("seven") && !told.out.contains("eight"), "{told:#?}");
+    told.assert_complains(&["near \"x\"", "at line 5, column 18"]);
+}
+
 /// A name that is wrong is answered by those that there are.
 #[test]
 fn an_unknown_name_is_answered_by_the_known_ones() {
