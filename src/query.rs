@@ -343,8 +343,8 @@ fn wrong_sql(connection: &Connection, sql: &str, error: &rusqlite::Error) -> Err
         return wrong.with_hints(
             "ask `SELECT type, name, sql FROM sqlite_schema`: only the program sqlite3 has such a \
              command",
-            "only the program sqlite3 has such a command: `sqlite3 -readonly \"$(incumbent path)\"`; \
-             here ask `SELECT type, name, sql FROM sqlite_schema`",
+            "only the program sqlite3 has such a command: `sqlite3 -readonly \"$(incumbent \
+             path)\"`; here ask `SELECT type, name, sql FROM sqlite_schema`",
         );
     }
     if msg.starts_with("no such function") {

@@ -26,9 +26,9 @@ pub(super) fn backup(global: &Global, arguments: &args::Backup) -> Outcome {
     let locks = invocation.complete("`incumbent locks`");
     let put_back = put_back(store.path(), &file);
     let text = format!(
-        "copied {} to {} ({bytes} bytes, one file, checked)\n  restore    {stop}, and stop the units \
-         that would start a gateway again\n  then       {locks}: end each process that still holds \
-         one\n  then       `{put_back}`\n  after it   {AFTERWARDS}\n",
+        "copied {} to {} ({bytes} bytes, one file, checked)\n  restore    {stop}, and stop the \
+         units that would start a gateway again\n  then       {locks}: end each process that still \
+         holds one\n  then       `{put_back}`\n  after it   {AFTERWARDS}\n",
         store.path().display(),
         file.display(),
     );
@@ -42,8 +42,8 @@ pub(super) fn backup(global: &Global, arguments: &args::Backup) -> Outcome {
     Ok(Answer::new(exit::OK, text, document))
 }
 
-/// In the place of the store, whose file keeps its mode by that, and whose directory may be lost; what is in its log would be
-/// written over the copy.
+/// In the place of the store, whose file keeps its mode by that, and whose directory may be lost;
+/// what is in its log would be written over the copy.
 fn put_back(store: &Path, copy: &Path) -> String {
     let beside = |suffix: &str| {
         let mut path = store.as_os_str().to_owned();

@@ -280,7 +280,7 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
     let mut agents = Family::new("incumbent_gateway_active_agents", "Agents that work for it.");
     let mut memory = Family::new(
         "incumbent_memory_bytes",
-        "What it had in memory at its last heartbeat; of a `run` its command, and what that started.",
+        "What it had in memory at its last heartbeat; of a `run` its command with its children.",
     );
     let mut restart =
         Family::new("incumbent_gateway_restart_requested", "Whether it wants to be started again.");

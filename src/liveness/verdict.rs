@@ -55,8 +55,8 @@ pub enum UnknownReason {
 pub struct Flags {
     /// The process is stopped (job control); it keeps what it holds.
     pub stopped: bool,
-    /// The command of a `run` is stopped (job control), and the `run` is not: nobody answers. Looked
-    /// at where somebody asks, not for every verdict.
+    /// The command of a `run` is stopped (job control), and the `run` is not: nobody answers.
+    /// Looked at where somebody asks, not for every verdict.
     pub command_stopped: bool,
     /// Its control group is frozen (`docker pause`): it keeps what it holds, and sees a signal only
     /// when it is thawed. Looked at where somebody asks, not for every verdict.

@@ -142,8 +142,9 @@ pub(super) fn parse_moment(text: &str) -> Result<i64, String> {
     });
     ms.filter(|ms| clock::rfc3339(*ms).is_some()).ok_or_else(|| {
         format!(
-            "{text:?} is not a valid time: `2h` (that long ago), `13:59` (today, UTC), `yesterday`, \
-             `2026-11-22`, `2026-11-22 03:00` (UTC), `2026-11-22T03:00:00Z`, or Unix seconds"
+            "{text:?} is not a valid time: `2h` (that long ago), `13:59` (today, UTC), \
+             `yesterday`, `2026-11-22`, `2026-11-22 03:00` (UTC), `2026-11-22T03:00:00Z`, or Unix \
+             seconds"
         )
     })
 }

@@ -223,8 +223,8 @@ fn sql_is_taken_as_it_is_pasted() {
     sql_from(&sandbox, &["-"], "").assert_code(2);
 }
 
-/// Symptom: whatever was wrong, "ask one SELECT" was the advice; a place counted from the statement,
-/// and what had been answered before was not told.
+/// Symptom: whatever was wrong, "ask one SELECT" was the advice; a place counted from the
+/// statement, and what had been answered before was not told.
 #[test]
 fn wrong_sql_is_told_with_its_place_and_what_helps() {
     let sandbox = Sandbox::new();

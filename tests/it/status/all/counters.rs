@@ -110,8 +110,8 @@ fn an_older_store_begins_with_what_its_history_knows() {
 #[test]
 fn metrics_exit_with_0_unless_they_fail() {
     let sandbox = Sandbox::new();
-    // Symptom: after a typing error in `--db`, or the loss of the store, nothing was printed, and no
-    // alert could fire.
+    // Symptom: after a typing error in `--db`, or the loss of the store, nothing was printed, and
+    // no alert could fire.
     let found =
         || Metrics::parse(&sandbox.cli(["status", "--metrics"]).assert_code(0).out).store_found;
     assert_eq!(found(), Some(0.0));
