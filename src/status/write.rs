@@ -45,8 +45,8 @@ pub(crate) fn write(
     })
 }
 
-/// What the process of a row, or the command where it is a `run`, and what it has started have in
-/// memory; looked up before anybody waits for it. A linked gateway counts for itself alone.
+/// What the process of a row has in memory, or the command where it is a `run`; looked up before
+/// anybody waits for it.
 fn memory_of(inner: &Inner, id: InstanceId) -> Option<u64> {
     let record = inner.read(|connection| instances::by_id(connection, id)).ok()??;
     let (pid, start_time) = match record.child_pid {
@@ -57,10 +57,6 @@ fn memory_of(inner: &Inner, id: InstanceId) -> Option<u64> {
     // Another namespace may have another process of that number.
     if seen.is_none() || seen != start_time {
         return None;
-    }
-    // A linked gateway beats often, and its threads may be many.
-    if pid == inner.observer().pid {
-        return sys::details::details(pid).ok()?.rss_bytes;
     }
     sys::details::family_rss(pid)
 }
