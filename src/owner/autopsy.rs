@@ -81,8 +81,12 @@ fn with_sender(connection: &Connection, id: InstanceId, end: End) -> Result<End>
     if !is_by_signal || end.exit_code.is_some() {
         return Ok(end);
     }
-    let Some(row) = Row::read(connection, id)? else { return Ok(end) };
     let name = sys::signal_name(signal);
+    // `incumbent signal` does not send these, and every event would be looked at for nothing.
+    if ["SIGTERM", "SIGINT", "SIGQUIT"].contains(&name.as_str()) {
+        return Ok(end);
+    }
+    let Some(row) = Row::read(connection, id)? else { return Ok(end) };
     for (pid, _) in row.processes {
         if let Some(by) = events::sender_of(connection, id, pid, &name)? {
             return Ok(End { by: Some(by), ..end });
