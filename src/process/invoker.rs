@@ -15,9 +15,8 @@ const ACT_FOR: [(&str, &str); 2] = [("sudo", "SUDO_USER"), ("doas", "DOAS_USER")
 
 /// Who runs this process, in words for the history: its parent (not `sudo`, `timeout` and the like,
 /// but who started those) with the program and the script of that, the user behind `sudo`, its
-/// terminal, its systemd service. What is not known is left out.
-/// No argument is shown: one may be a secret. For the `by` of a call that a person or a script asks
-/// for:
+/// terminal, its systemd service. What is not known is left out. No argument is shown: one may be a
+/// secret. For the `by` of a call that a person or a script asks for:
 ///
 /// ```
 /// let by = match incumbent::process::invoked_by() {

@@ -100,16 +100,16 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
 }
 
 /// A moment of the past, in Unix milliseconds: how long ago (a number alone: seconds), a day, a
-/// time of today, or what
-/// [`parse_time`] reads. Days and times without a zone are UTC, as all that we print.
+/// time of today, or what [`parse_time`] reads. Days and times without a zone are UTC, as all that
+/// we print.
 pub(super) fn parse_moment(text: &str) -> Result<i64, String> {
     const WITHOUT_ZONE: [&str; 4] =
         ["%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"];
     const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
-    let now_ms = clock::now_ms();
-    let midnight_ms = now_ms - now_ms.rem_euclid(DAY_MS);
     /// A smaller number counts seconds, as it does in a duration: so long ago no store was there.
     const UNIX_TIME_MIN: f64 = 1e9;
+    let now_ms = clock::now_ms();
+    let midnight_ms = now_ms - now_ms.rem_euclid(DAY_MS);
     let text = text.trim();
     let is_duration = text.parse::<f64>().is_ok_and(|number| number < UNIX_TIME_MIN);
     let ms = match text {

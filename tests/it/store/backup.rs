@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::{Connection, OpenFlags};
 
 use super::START;
-use crate::support::{LIMIT, Process, Sandbox, bystander, mode, rounds};
+use crate::support::{LIMIT, Process, Sandbox, bystander, eventually, mode, rounds};
 
 /// A copy, read without a trace.
 fn open(copy: &Path) -> Connection {
@@ -129,6 +129,7 @@ fn a_copy_is_put_back_after_a_total_loss_beside_a_process_with_a_lock() {
     let left = paste(commands[1]);
     assert!(left.contains(&pid), "who is to be ended: {left}");
     script.kill();
+    eventually("the end of its keepers", LIMIT, || sandbox.keepers().is_empty().then_some(()));
     std::fs::remove_dir_all(sandbox.db().parent().unwrap()).unwrap();
     paste(commands[2]);
     assert_eq!((mode(&sandbox.db()), mode(sandbox.db().parent().unwrap())), (0o600, 0o700));
