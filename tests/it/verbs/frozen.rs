@@ -157,7 +157,7 @@ fn a_command_that_is_stopped_is_not_ready() {
     let sandbox = Sandbox::new();
     let run = sandbox.hold(&[]);
     kill(run.command.pid, Signal::STOP);
-    assert!(wait_stopped(run.command.pid, LIMIT));
+    wait_stopped(run.command.pid);
     let status = sandbox.assert_status(0, "alive", "anchor_held");
     assert_eq!(status["flags"], json!(["command_stopped"]), "{status:#}");
     assert_eq!(status["not_ready"], "stopped", "{status:#}");
