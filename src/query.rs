@@ -286,10 +286,7 @@ impl Store {
                 | ErrorCode::CannotOpen,
             ) => Error::from(error).at(self.path()),
             _ => match check_schema(connection) {
-                Ok(()) => match unknown_name(connection, sql, &error) {
-                    Some(hint) => Error::invalid(format!("SQLite: {error}")).with_hint(hint),
-                    None => refused(&format!("SQLite: {error}")),
-                },
+                Ok(()) => wrong_sql(connection, sql, &error),
                 Err(damage) => Error::from(damage).at(self.path()),
             },
         }
@@ -331,9 +328,36 @@ fn check_schema(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// What is wrong with the SQL, where, and what helps.
+fn wrong_sql(connection: &Connection, sql: &str, error: &rusqlite::Error) -> Error {
+    let rusqlite::Error::SqlInputError { msg, offset, .. } = error else {
+        return refused(&format!("SQLite: {error}"));
+    };
+    let place = usize::try_from(*offset).ok().and_then(|offset| sql.get(..offset));
+    let place = place.map(|before| {
+        let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;
+        format!(", at line {}, column {column}", before.matches('\n').count() + 1)
+    });
+    let wrong = Error::invalid(format!("SQLite: {msg}{}", place.unwrap_or_default()));
+    if sql.trim_start().starts_with('.') {
+        return wrong.with_hints(
+            "ask `SELECT type, name, sql FROM sqlite_schema`: only the program sqlite3 has such a \
+             command",
+            "only the program sqlite3 has such a command: `sqlite3 -readonly \"$(incumbent \
+             path)\"`; here ask `SELECT type, name, sql FROM sqlite_schema`",
+        );
+    }
+    if msg.starts_with("no such function") {
+        return wrong.with_hint("`SELECT DISTINCT name FROM pragma_function_list` lists them");
+    }
+    match unknown_name(connection, sql, msg) {
+        Some(hint) => wrong.with_hint(hint),
+        None => wrong.with_hint("look at the SQL there, and just before"),
+    }
+}
+
 /// What there is, where the query names what there is not.
-fn unknown_name(connection: &Connection, sql: &str, error: &rusqlite::Error) -> Option<String> {
-    let message = error.to_string();
+fn unknown_name(connection: &Connection, sql: &str, message: &str) -> Option<String> {
     let is_table = message.contains("no such table: ");
     if !is_table && !message.contains("no such column: ") {
         return None;
@@ -345,8 +369,11 @@ fn unknown_name(connection: &Connection, sql: &str, error: &rusqlite::Error) -> 
     };
     let of_columns = |table: &String| Some(format!("{table} has {}", columns(connection, table)?));
     let known: Vec<String> = tables.iter().filter(is_named).filter_map(of_columns).collect();
-    if is_table || known.is_empty() {
+    if is_table {
         return Some(format!("there are {}", tables.join(", ")));
+    }
+    if known.is_empty() {
+        return Some("look at the names that the query itself gives".to_owned());
     }
     Some(known.join("; "))
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 
+use crate::Office;
 use crate::cli::args::{Cli, Global, Lock, Verb};
 use crate::environment::{self, Fault, planted};
 use crate::path_text::quoted;
@@ -97,6 +98,17 @@ impl Invocation {
             it.of_office.push(("--home", quoted(home)));
         }
         it
+    }
+
+    /// The same for advice about this office, which may be another one than the call named.
+    pub(super) fn about(mut self, global: &Global, office: &Office) -> Self {
+        if global.office().ok().as_ref() != Some(office) {
+            self.of_office = vec![
+                ("--profile", quoted(office.profile.as_str())),
+                ("--kind", quoted(office.kind.as_str())),
+            ];
+        }
+        self
     }
 
     /// The same for advice about all offices of the store.

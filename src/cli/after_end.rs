@@ -83,9 +83,19 @@ pub(super) fn when(end: &LastEnd) -> String {
 }
 
 /// Who ended it, and what for.
-fn who_and_why(end: &LastEnd) -> String {
-    let word = if end.reason == Reason::Signalled { "from" } else { "by" };
-    let by = end.by.as_ref().map(|by| format!(" {word} {by}")).unwrap_or_default();
+pub(super) fn who_and_why(end: &LastEnd) -> String {
+    // Who released it has not let it crash after that.
+    if end.reason == Reason::Released && end.manner() == Manner::Crashed {
+        return String::new();
+    }
+    // The words before it may have a "by" of their own.
+    let word = match end.reason {
+        Reason::Evicted => ":",
+        Reason::Signalled => ", from",
+        _ if end.signal.is_some() => ", by",
+        _ => " by",
+    };
+    let by = end.by.as_ref().map(|by| format!("{word} {by}")).unwrap_or_default();
     // The reason that was given to `stop` or `run --replace`.
     let is_asked = matches!(end.reason, Reason::PlannedStop | Reason::TakenOver);
     let why = end.detail.as_ref().filter(|_| is_asked).map(|why| format!(": {why}"));

@@ -66,6 +66,11 @@ const WORST_OF_ALL: &str = "\
 With --all the exit code is the worst of all offices, in this order, the worst first: 70 and 78 \
 it failed, 4 unknown, 1 not done, 75 not now, 3 not running, 0 done.";
 
+const RESTART_CODES: &str = "\
+Exit codes: 0 restarted, 1 not done (its new command has ended at once, or another gateway only \
+serves the profile), 3 not running, 4 unknown, 75 not restarted in time. With --all it is the worst \
+of all offices, in this order, the worst first: 70 and 78 it failed, 4, 1, 75, 3, 0.";
+
 /// How one lock is asked about.
 const ONE_LOCK: &str = "\
 Exit codes: 0; of one lock that is asked about: 0 held, 3 not held, 4 unknown.";
@@ -135,7 +140,7 @@ pub(crate) enum Verb {
     #[command(after_help = WORST_OF_ALL)]
     Stop(Stop),
     /// Restart the office's holder
-    #[command(after_help = WORST_OF_ALL)]
+    #[command(after_help = RESTART_CODES)]
     Restart(Restart),
     /// Send a signal to the holder's command: to reload, to rotate its log, to dump its state
     Signal(Signal),
@@ -159,7 +164,7 @@ pub(crate) enum Verb {
     Unlock(Unlock),
     /// Show who held the office, and how each holder ended
     History(History),
-    /// Show what happened in the store: in all of it, unless --profile is given
+    /// Show what happened in the store: in all of it, unless --profile or --kind is given
     Events(Events),
     /// Print a unit, a property list, a run script or the end of a Dockerfile for a command
     Unit(Box<Unit>),

@@ -8,7 +8,7 @@ use crate::cli::{args, output, printable};
 use crate::clock::rfc3339;
 use crate::status::{Event, EventOptions};
 use crate::sys::supervise;
-use crate::{Cancel, Error, ErrorKind, ProfileName, Result, Store, Wait};
+use crate::{Cancel, Error, ErrorKind, Kind, ProfileName, Result, Store, Wait};
 use serde_json::json;
 
 /// Events printed at once; the store keeps more.
@@ -23,7 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) -> Outcome {
     // Without a word about the profile the whole store is meant.
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
-    let wanted = Wanted { profile, arguments };
+    let kind = global.kind.as_deref().map(Kind::new).transpose()?;
+    let wanted = Wanted { profile, kind, arguments };
     if arguments.follow {
         return follow(global, &wanted, format);
     }
@@ -38,6 +39,7 @@ pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) 
 /// Which events are asked for.
 struct Wanted<'a> {
     profile: Option<ProfileName>,
+    kind: Option<Kind>,
     arguments: &'a args::Events,
 }
 
@@ -46,6 +48,7 @@ impl Wanted<'_> {
     fn past(&self, count_max: usize) -> EventOptions {
         let options = EventOptions::new();
         let options = self.profile.iter().cloned().fold(options, EventOptions::profile);
+        let options = self.kind.iter().cloned().fold(options, EventOptions::kind);
         let options = self.arguments.event.iter().fold(options, EventOptions::event);
         let options = self.arguments.since.into_iter().fold(options, EventOptions::since_ms);
         match (self.arguments.limit, self.arguments.since) {
@@ -59,7 +62,10 @@ impl Wanted<'_> {
     fn has(&self, event: &Event) -> bool {
         const LOST: &str = "events_lost";
         let names = &self.arguments.event;
-        names.is_empty() || event.event == LOST || names.contains(&event.event)
+        let is_of_kind =
+            self.kind.as_ref().is_none_or(|kind| event.kind.as_deref() == Some(kind.as_str()));
+        let is_named = names.is_empty() || names.contains(&event.event);
+        event.event == LOST || (is_of_kind && is_named)
     }
 }
 

@@ -8,10 +8,17 @@ use crate::cli::output::{Answer, Outcome, ago, exit, is_believed, until};
 use crate::cli::status::restarted;
 use crate::clock::{length, rfc3339};
 use crate::status::{HistoryOptions, Incarnation};
-use crate::{Reason, sys};
+use crate::{Error, Reason, sys};
 use serde_json::json;
 
 pub(super) fn history(global: &Global, arguments: &args::History) -> Outcome {
+    if let (Some(since_ms), Some(until_ms)) = (arguments.since, arguments.until)
+        && since_ms > until_ms
+    {
+        let [since, until] = [since_ms, until_ms].map(|ms| rfc3339(ms).unwrap_or_default());
+        let message = format!("`--since` ({since}) is later than `--until` ({until})");
+        return Err(Error::invalid(message).with_hint("exchange them; without a zone both are UTC"));
+    }
     let options = HistoryOptions::new();
     let (mut options, of_whom) = if arguments.all {
         let (profile, kind) = named_in(global)?;
@@ -100,6 +107,9 @@ fn story(incarnation: &Incarnation, reason: &Reason) -> String {
     let is_known = incarnation.exit_code.is_some() || incarnation.signal.is_some();
     let is_by_kernel = reason.is_found_dead() && is_known;
     let mut told = match reason {
+        Reason::Released if incarnation.exit_code.is_some_and(|code| code != 0) => {
+            format!("it released the office, and {summary}")
+        }
         Reason::Released => "it released the office".to_owned(),
         Reason::PlannedStop => format!("it was stopped on purpose{by}"),
         Reason::TakenOver => format!("its office was taken over{by}"),

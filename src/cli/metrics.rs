@@ -50,7 +50,9 @@ impl Family {
     fn add(&mut self, labels: &[Label<'_>], value: f64) {
         let labels: Vec<String> =
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-        let _ = writeln!(self.samples, "{}{{{}}} {value}", self.name, labels.join(","));
+        let labels = labels.join(",");
+        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+        let _ = writeln!(self.samples, "{}{labels} {value}", self.name);
     }
 }
 
@@ -74,7 +76,7 @@ fn seconds(ms: i64) -> f64 {
 pub(super) fn metrics(global: &Global, arguments: &args::Status) -> Outcome {
     let (profile, kind) = named_in(global)?;
     let names_office = (profile.is_some() || kind.is_some()) && !arguments.all;
-    let (mut reports, mut counters, mut lost) = (Vec::new(), None, None);
+    let (mut reports, mut counters, mut lost, mut is_found) = (Vec::new(), None, None, false);
     match global.options().find()? {
         Existing::Store(store) => {
             reports = match arguments.pid {
@@ -82,6 +84,7 @@ pub(super) fn metrics(global: &Global, arguments: &args::Status) -> Outcome {
                 None => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
             };
             counters = store.counters()?;
+            is_found = true;
         }
         Existing::LostOwner { pid, .. } => lost = Some(pid),
         Existing::Nothing => {}
@@ -93,13 +96,23 @@ pub(super) fn metrics(global: &Global, arguments: &args::Status) -> Outcome {
             None => report,
         });
     }
-    let text = text(&reports, counters.as_ref());
+    let text = text(is_found, &reports, counters.as_ref());
     Ok(Answer::new(exit::OK, text, json!(reports)))
 }
 
 /// All metrics of these offices; `counters` are those of the store.
-fn text(reports: &[Report], counters: Option<&BTreeMap<Office, Counters>>) -> String {
+fn text(
+    is_found: bool,
+    reports: &[Report],
+    counters: Option<&BTreeMap<Office, Counters>>,
+) -> String {
+    let mut found = Family::new(
+        "incumbent_store_found",
+        "Whether there is a store: else it was deleted, or another path was meant.",
+    );
+    found.add(&[], flag(is_found));
     let families = [
+        vec![found],
         of_offices(reports),
         of_what_they_said(reports),
         of_platforms(reports),
@@ -265,6 +278,10 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
         "Whether its status is older than five minutes; that does not mean that it is dead.",
     );
     let mut agents = Family::new("incumbent_gateway_active_agents", "Agents that work for it.");
+    let mut memory = Family::new(
+        "incumbent_memory_bytes",
+        "What it had in memory at its last heartbeat; of a `run` its command with its children.",
+    );
     let mut restart =
         Family::new("incumbent_gateway_restart_requested", "Whether it wants to be started again.");
     let mut updated = Family::new(
@@ -303,6 +320,9 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
             let count = said.active_agents.unwrap_or(0) as f64;
             agents.add(&[profile, kind], count);
         }
+        if let Some(bytes) = said.memory_bytes {
+            memory.count(&[profile, kind], bytes);
+        }
         if !said.damaged.contains(&"restart_requested") {
             restart.add(&[profile, kind], flag(said.restart_requested.unwrap_or(false)));
         }
@@ -310,7 +330,18 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
             updated.add(&[profile, kind], seconds(at_ms));
         }
     }
-    vec![state, busy, drainable, is_stale, agents, restart, updated, heartbeat, unresponsive]
+    vec![
+        state,
+        busy,
+        drainable,
+        is_stale,
+        agents,
+        memory,
+        restart,
+        updated,
+        heartbeat,
+        unresponsive,
+    ]
 }
 
 /// What the live ones said of their platforms.

@@ -16,7 +16,7 @@ use crate::cli::{args, identity, output};
 use crate::exit::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::run::{Finished, Notice, Run, RunOutcome};
 use crate::stop::Replace;
-use crate::{ClaimOptions, Error, LockName, ProfileName, Result, run, sys};
+use crate::{ClaimOptions, Error, LockName, ProfileName, Result, process, run, sys};
 
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
@@ -115,6 +115,9 @@ fn waiting(
 
 fn replace(arguments: &args::Run) -> Replace {
     let mut replace = Replace::new();
+    if let Some(who) = process::invoked_by() {
+        replace = replace.by(who);
+    }
     if arguments.force {
         replace = replace.force();
     }

@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::args::Global;
 use crate::cli::context::no_store;
-use crate::cli::output::{Answer, Format, Outcome, exit};
+use crate::cli::output::{Answer, Complaint, Format, Outcome, exit, exit_code};
 use crate::cli::statements::statements;
 use crate::cli::{args, printable};
 use crate::query::Value as SqlValue;
-use crate::{Error, Result};
+use crate::{Error, Result, Store};
 
 /// More is the wrong file.
 const SQL_BYTES_MAX: u64 = 1 << 20;
@@ -31,20 +31,41 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
             return Err(Error::invalid(message)
                 .with_hint("ask one at a time, or without `--csv` and `--json`"));
         }
-        let tables: Vec<String> = statements
-            .into_iter()
-            .map(|statement| store.query(statement).map(|it| table(&it.columns, &it.rows)))
-            .collect::<Result<_>>()?;
-        return Ok(Answer::new(exit::OK, tables.join("\n"), Value::Null));
+        return one_after_the_other(&store, &text, &statements);
     }
     // What says nothing is refused in SQLite's own words.
-    let answer = store.query(statements.first().copied().unwrap_or(&text))?;
+    let statement = statements.first().map(|statement| in_place(&text, statement));
+    let answer = store.query(statement.as_deref().unwrap_or(&text))?;
     let (columns, rows) = (&answer.columns, &answer.rows);
     if arguments.csv {
         return Ok(Answer::data(exit::OK, csv(columns, rows)?));
     }
     let text = if format == Format::Text { table(columns, rows) } else { String::new() };
     Ok(Answer::new(exit::OK, text, documents(columns, rows)))
+}
+
+/// What was answered before a statement fails is told.
+fn one_after_the_other(store: &Store, text: &str, statements: &[&str]) -> Outcome {
+    let mut tables = Vec::new();
+    for statement in statements {
+        match store.query(&in_place(text, statement)) {
+            Ok(answer) => tables.push(table(&answer.columns, &answer.rows)),
+            Err(error) if tables.is_empty() => return Err(error),
+            Err(error) => {
+                let answer = Answer::new(exit_code(&error), tables.join("\n"), Value::Null);
+                return Ok(answer.complaining(Some(Complaint::of(&error))));
+            }
+        }
+    }
+    Ok(Answer::new(exit::OK, tables.join("\n"), Value::Null))
+}
+
+/// A statement with blanks for what stands before it: a line that SQLite names is one of the whole.
+fn in_place(text: &str, statement: &str) -> String {
+    let before = statement.as_ptr().addr().saturating_sub(text.as_ptr().addr());
+    let before = text.get(..before).unwrap_or_default();
+    let blank: String = before.chars().map(|it| if it == '\n' { it } else { ' ' }).collect();
+    blank + statement
 }
 
 /// The SQL: the argument, a file, or standard input.

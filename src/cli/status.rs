@@ -49,7 +49,8 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
     };
     let db = global.options().resolved_path().ok();
     let place = Place::of(db.as_deref(), missing::misplaced(global));
-    let text = text(&report, &Invocation::of(global), &place);
+    let invocation = Invocation::of(global).about(global, &report.office);
+    let text = text(&report, &invocation, &place);
     let complaint = report.not_ready().filter(|_| code == exit::NO);
     let complaint =
         complaint.map(|why| Complaint::new(format!("{} is not ready: {why}", report.office)));
@@ -350,13 +351,19 @@ fn idles(report: &Report) -> Option<String> {
     if report.flags.frozen {
         return Some("frozen by its control group".to_owned());
     }
+    if report.flags.command_stopped {
+        return Some("its command is suspended (SIGSTOP)".to_owned());
+    }
     let silence = report.unresponsive_for?;
     Some(format!("unresponsive: no heartbeat for {}", span(silence)))
 }
 
 /// Whether the answer says already that it has missed its heartbeats.
 fn says_silence(report: &Report) -> bool {
-    report.verdict == Verdict::Alive && !report.flags.stopped && !report.flags.frozen
+    report.verdict == Verdict::Alive
+        && !report.flags.stopped
+        && !report.flags.frozen
+        && !report.flags.command_stopped
 }
 
 /// The answer; `ended` is what became of one that is not running.
@@ -369,7 +376,7 @@ fn headline(report: &Report, ended: &str, style: Style) -> String {
             let since = age(report).map(|age| format!(", {}", output::since(&age)));
             let idles = idles(report);
             let mut flags = report.flags.names();
-            flags.retain(|flag| !["stopped", "frozen"].contains(flag));
+            flags.retain(|flag| !["stopped", "frozen", "command_stopped"].contains(flag));
             let flags = match flags.as_slice() {
                 [] => String::new(),
                 names => format!(" ({})", names.join(", ").replace('_', " ")),
@@ -494,6 +501,8 @@ fn what_to_do(report: &Report, place: &Place) -> Vec<String> {
     } else if report.flags.stopped {
         let pid = report.pid.unwrap_or_default();
         advice.push(format!("continue it with `kill -CONT {pid}`"));
+    } else if let Some(child) = report.child_pid.filter(|_| report.flags.command_stopped) {
+        advice.push(format!("continue its command with `kill -CONT {child}`"));
     } else if report.unresponsive_for.is_some() && report.running {
         advice.push(format!(
             "look at what it does, or restart it: `incumbent {}`",

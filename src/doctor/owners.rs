@@ -106,6 +106,9 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
             let thaw = frozen::how_to_thaw(pids, owner.record.supervisor.as_deref());
             return Some(Observation::warning(text).remedy(format!("thaw it: {thaw}")));
         }
+        if owner.judged.flags.command_stopped {
+            return command_stopped(opened, owner);
+        }
         let pid = owner.pid_here()?;
         let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
         (is_stopped && !owner.is_dead()).then(|| {
@@ -130,6 +133,19 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
                 .remedy(format!("`kill -CONT {pid}` lets it go on, {end} ends it"))
         })
     })
+}
+
+/// Of a `run` that is not stopped itself.
+fn command_stopped(opened: &Opened, owner: &JudgedOwner) -> Option<Observation> {
+    let (child, office) = (owner.record.child_pid?, owner.record.office()?);
+    let text = format!(
+        "{office} does nothing: its command, pid {child}, is stopped by a signal (SIGSTOP)"
+    );
+    let again = opened
+        .scene
+        .command(&format!("restart --profile {} --kind {}", office.profile, office.kind));
+    let remedy = format!("`kill -CONT {child}` lets it go on, {again} starts it again");
+    Some(Observation::warning(text).remedy(remedy))
 }
 
 fn unresponsive(opened: &Opened) -> Result<Vec<Observation>> {

@@ -255,6 +255,7 @@ fn alive_flags(seen: &Evidence) -> Flags {
     let here = seen.is_here();
     Flags {
         stopped: here && seen.process_state == RunState::Stopped,
+        command_stopped: false,
         frozen: false,
         lease_overdue: seen.lease == Lease::Expired,
         command_line_changed: here && seen.command_line == CommandLineMatch::Mismatch,

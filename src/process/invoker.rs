@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::process::launchers::launches;
 use crate::sys::{details, jobs};
 use crate::{environment, sys};
 
@@ -12,10 +13,10 @@ const COMMAND_LENGTH_MAX: usize = 120;
 /// Who sudo and doas say that they act for.
 const ACT_FOR: [(&str, &str); 2] = [("sudo", "SUDO_USER"), ("doas", "DOAS_USER")];
 
-/// Who runs this process, in words for the history: its parent with the program and the script of
-/// that, the user behind `sudo`, its terminal, its systemd service. What is not known is left out.
-/// No argument is shown: one may be a secret. For the `by` of a call that a person or a script asks
-/// for:
+/// Who runs this process, in words for the history: its parent (not `sudo`, `timeout` and the like,
+/// but who started those) with the program and the script of that, the user behind `sudo`, its
+/// terminal, its systemd service. What is not known is left out. No argument is shown: one may be a
+/// secret. For the `by` of a call that a person or a script asks for:
 ///
 /// ```
 /// let by = match incumbent::process::invoked_by() {
@@ -39,9 +40,15 @@ pub fn invoked_by() -> Option<String> {
     (!known.is_empty()).then(|| known.join(", "))
 }
 
-/// Not pid 1, which adopts orphans, nor a parent outside of our pid namespace.
+/// Not pid 1, which adopts orphans, nor a parent outside of our pid namespace. Behind launchers
+/// (`timeout`, `sudo`) it is whoever started the first of them.
 fn parent() -> Option<String> {
-    let pid = details::own_parent().ok().filter(|pid| *pid > 1)?;
+    /// More than anybody puts before one command.
+    const LAUNCHERS_MAX: usize = 16;
+    let parent = details::own_parent().ok().filter(|pid| *pid > 1)?;
+    let above = std::iter::successors(Some(parent), |pid| sys::process_facts(*pid).parent);
+    let mut above = above.take_while(|pid| *pid > 1).take(LAUNCHERS_MAX);
+    let pid = above.find(|pid| !launches(*pid)).unwrap_or(parent);
     let is_file = |word: &str| Path::new(word).is_file();
     let told = sys::command_line(pid).and_then(|arguments| told(&arguments, is_file));
     Some(match told.or_else(|| sys::program_name(pid)) {

@@ -20,6 +20,7 @@ pub(crate) mod exit_code;
 pub(crate) mod handover;
 pub(crate) mod helper;
 mod invoker;
+pub(crate) mod launchers;
 mod look;
 pub(crate) mod observer;
 pub(crate) mod older;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::clock::as_rfc3339;
 use crate::store::Tx;
-use crate::{InstanceId, Office, ProfileName, Result, sys};
+use crate::{InstanceId, Kind, Office, ProfileName, Result, sys};
 
 /// Events read at once.
 pub(crate) const BATCH: usize = 500;
@@ -82,10 +82,31 @@ pub(crate) fn newest_detail(connection: &Connection, event: &str) -> Result<Opti
     Ok(detail.flatten().and_then(|detail| serde_json::from_str(&detail).ok()))
 }
 
+/// Who sent this signal to this process of an incarnation last, by `incumbent signal`.
+pub(crate) fn sender_of(
+    connection: &Connection,
+    instance: InstanceId,
+    pid: sys::Pid,
+    signal: &str,
+) -> Result<Option<String>> {
+    const SQL: &str = "SELECT detail FROM events
+        WHERE event = 'signal_sent' AND instance_id = ?1 AND pid = ?2 ORDER BY id DESC LIMIT 20";
+    let details: Vec<Option<String>> = connection
+        .prepare_cached(SQL)?
+        // A damaged value spoils its own cell.
+        .query_map((instance.0, pid), |row| Ok(row.get(0).unwrap_or(None)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut details =
+        details.iter().flatten().filter_map(|it| serde_json::from_str::<Value>(it).ok());
+    let of_it = details.find(|detail| detail["signal"] == signal);
+    Ok(of_it.and_then(|detail| detail["by"].as_str().map(str::to_owned)))
+}
+
 /// Which events are asked for; `None`, and no name, is all of them.
 #[derive(Debug, Default)]
 pub(crate) struct EventSelection<'a> {
     pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) kind: Option<&'a Kind>,
     pub(crate) names: &'a [String],
     pub(crate) since_ms: Option<i64>,
     pub(crate) count_max: Option<usize>,
@@ -95,13 +116,15 @@ pub(crate) struct EventSelection<'a> {
 pub(crate) fn newest(connection: &Connection, which: &EventSelection<'_>) -> Result<Vec<Event>> {
     const SQL: &str = "SELECT * FROM (SELECT * FROM events
             WHERE (?1 IS NULL OR profile = ?1)
+              AND (?5 IS NULL OR kind = ?5)
               AND (?2 IS NULL OR event IN (SELECT value FROM json_each(?2)))
               AND (?3 IS NULL OR at_ms >= ?3)
             ORDER BY id DESC LIMIT ?4) ORDER BY id";
     let profile = which.profile.map(ProfileName::as_str);
     let names = (!which.names.is_empty()).then(|| json!(which.names).to_string());
     let count_max = which.count_max.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
-    select(connection, SQL, (profile, names, which.since_ms, count_max))
+    let kind = which.kind.map(Kind::as_str);
+    select(connection, SQL, (profile, names, which.since_ms, count_max, kind))
 }
 
 /// The first [`BATCH`] events after that of `id`, oldest first.

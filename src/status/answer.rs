@@ -9,7 +9,7 @@ use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line}
 use crate::records::profiles::profiles;
 use crate::records::{Record, instances, runtime};
 use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
-use crate::status::report::Report;
+use crate::status::report::{LastEnd, Report};
 use crate::status::{ended, recorded};
 use crate::store::Inner;
 use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, Verdict, owner, sys};
@@ -64,8 +64,24 @@ pub(crate) fn report_all(
 }
 
 /// What is true of the offices that are on record for the process that has `pid` in our pid
-/// namespace, as its own or by the `run` whose command it is.
+/// namespace, as its own or by the `run` whose command it is; of one that has none, those of the
+/// nearest process above it that has some. A person sees the gateway in `top`, and not the shell
+/// that started it.
 pub(crate) fn report_of_process(inner: &Inner, pid: sys::Pid) -> Result<Vec<Report>> {
+    /// More than any start script has below it.
+    const ABOVE_MAX: usize = 16;
+    let above = std::iter::successors(Some(pid), |pid| sys::process_facts(*pid).parent);
+    for pid in above.take_while(|pid| *pid > 1).take(ABOVE_MAX) {
+        let reports = recorded_for_process(inner, pid)?;
+        if !reports.is_empty() {
+            return Ok(reports);
+        }
+    }
+    // The first process of a container, itself.
+    if pid == 1 { recorded_for_process(inner, pid) } else { Ok(Vec::new()) }
+}
+
+fn recorded_for_process(inner: &Inner, pid: sys::Pid) -> Result<Vec<Report>> {
     let start_time = sys::process_facts(pid).start_time;
     let rows = ended::read(inner, |connection| {
         instances::live_of_process(connection, pid, start_time, inner.observer())
@@ -158,10 +174,13 @@ fn resolve_as(
         }
         let last_end = match judged.ruling {
             Ruling::Dead(reason) => {
-                Some(ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?))
+                let end = ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?);
+                let memory_bytes = known.said.runtime.as_ref().and_then(|it| it.memory_bytes);
+                Some(LastEnd { memory_bytes, ..end })
             }
             Ruling::Alive(_) | Ruling::Unknown(_) => {
-                known.last_ended.as_ref().and_then(ended::last_end)
+                let end = known.last_ended.as_ref().and_then(ended::last_end);
+                end.map(|end| LastEnd { memory_bytes: known.last_memory, ..end })
             }
         };
         let leaked = record.anchor.as_ref().filter(|_| judged.flags.anchor_leaked);
@@ -197,7 +216,8 @@ fn resolve_as(
         reason: ended.end_reason.clone().unwrap_or(Reason::Other("".into())),
         desired: known.desired,
         home: known.home,
-        last_end: ended::last_end(&ended),
+        last_end: ended::last_end(&ended)
+            .map(|end| LastEnd { memory_bytes: known.last_memory, ..end }),
         refused: known.refused,
         waiters: known.waiters,
         ..Report::of(office, &ended)

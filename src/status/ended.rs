@@ -15,7 +15,7 @@ pub(super) fn read<T>(inner: &Inner, work: impl FnOnce(&Connection) -> Result<T>
     with_budget(ANSWER_WITHIN, || inner.read(work))
 }
 
-pub(super) fn last_end(record: &Record) -> Option<LastEnd> {
+pub(crate) fn last_end(record: &Record) -> Option<LastEnd> {
     let reason = record.end_reason.clone()?;
     let exit_code = record.exit_code.and_then(|code| i32::try_from(code).ok());
     let signal = record.signal.and_then(|number| i32::try_from(number).ok());
@@ -27,6 +27,7 @@ pub(super) fn last_end(record: &Record) -> Option<LastEnd> {
         exit_code,
         signal,
         detail: record.detail.clone(),
+        memory_bytes: None,
     })
 }
 
@@ -41,6 +42,7 @@ pub(super) fn not_recorded(end: End) -> LastEnd {
         exit_code: end.exit_code,
         signal: end.signal,
         detail: end.detail,
+        memory_bytes: None,
     }
 }
 

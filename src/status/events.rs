@@ -82,6 +82,7 @@ impl Store {
     pub fn past_events(&self, options: &EventOptions) -> Result<Vec<Event>> {
         let which = EventSelection {
             profile: options.profile.as_ref(),
+            kind: options.kind.as_ref(),
             names: &options.events,
             since_ms: options.since_ms,
             count_max: options.count_max,

@@ -85,6 +85,7 @@ impl HistoryOptions {
 #[derive(Clone, Debug, Default)]
 pub struct EventOptions {
     pub(super) profile: Option<ProfileName>,
+    pub(super) kind: Option<Kind>,
     pub(super) events: Vec<String>,
     pub(super) since_ms: Option<i64>,
     pub(super) count_max: Option<usize>,
@@ -101,6 +102,13 @@ impl EventOptions {
     #[must_use]
     pub fn profile(mut self, profile: ProfileName) -> Self {
         self.profile = Some(profile);
+        self
+    }
+
+    /// Only those that are about an office of this kind.
+    #[must_use]
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = Some(kind);
         self
     }
 

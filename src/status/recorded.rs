@@ -26,6 +26,8 @@ use crate::{InstanceId, Office, ProfileName, Result, Wanted, owner};
 pub(crate) struct Recorded {
     pub(super) live: Option<Record>,
     pub(super) last_ended: Option<Record>,
+    /// What that one had in memory at its last heartbeat.
+    pub(super) last_memory: Option<u64>,
     pub(super) desired: Option<Desired>,
     pub(super) home: Option<PathBuf>,
     pub(super) conflicts: Vec<Conflict>,
@@ -72,11 +74,16 @@ pub(super) fn recorded(
         },
         Some(_) | None => Statement::default(),
     };
+    let last_memory = match &last_ended {
+        Some(record) => runtime::memory(connection, &[record.id])?.pop().flatten(),
+        None => None,
+    };
     let refused = starts::last_refused(connection, office)?;
     let waiters = waiting(inner, connection, &Wanted::Office(office.clone()))?;
     Ok(Recorded {
         live,
         last_ended,
+        last_memory,
         desired,
         home,
         conflicts,

@@ -179,6 +179,9 @@ pub struct LastEnd {
     pub detail: Option<String>,
     /// The end in a few words, for people: `crashed: exit code 1`.
     pub summary: String,
+    /// What it had in memory at its last heartbeat, in bytes, where that is known; see
+    /// [`RuntimeStatus::memory_bytes`].
+    pub memory_bytes: Option<u64>,
 }
 
 impl LastEnd {

@@ -66,7 +66,7 @@ pub(crate) fn summary(reason: &Reason, exit_code: Option<i32>, signal: Option<i3
         Some(_) | None => text.to_owned(),
     };
     let asked = |text: &str| match signal {
-        Some(KILL) => format!("{text}, by SIGKILL"),
+        Some(KILL) => format!("{text}, with SIGKILL"),
         Some(_) | None => with_code(text),
     };
     match reason {
@@ -81,7 +81,11 @@ pub(crate) fn summary(reason: &Reason, exit_code: Option<i32>, signal: Option<i3
         },
         Reason::PlannedStop => asked("stopped on purpose"),
         Reason::TakenOver => asked("taken over"),
-        Reason::Released => with_code("released"),
+        // It let go in its `trap`, and its exit code came after that.
+        Reason::Released => match exit_code {
+            Some(code) if code != 0 => format!("crashed: {}", code_in_words(code)),
+            Some(_) | None => "released".to_owned(),
+        },
         Reason::Evicted => "its record was ended by hand".to_owned(),
         Reason::ReExecuted => "became another program".to_owned(),
         Reason::HandedOver => "handed over to its successor".to_owned(),
@@ -167,9 +171,11 @@ mod tests {
             (Reason::NoSuchProcess, None, Some(9), "killed: SIGKILL", Manner::Killed),
             (Reason::Zombie, None, Some(6), "crashed: SIGABRT", Manner::Crashed),
             (Reason::PlannedStop, Some(0), Some(15), "stopped on purpose", Manner::Asked),
-            (Reason::PlannedStop, None, Some(9), "stopped on purpose, by SIGKILL", Manner::Asked),
+            (Reason::PlannedStop, None, Some(9), "stopped on purpose, with SIGKILL", Manner::Asked),
             (Reason::TakenOver, Some(3), None, "taken over, exit code 3", Manner::Asked),
             (Reason::Released, None, None, "released", Manner::Ended),
+            (Reason::Released, Some(0), None, "released", Manner::Ended),
+            (Reason::Released, Some(3), None, "crashed: exit code 3", Manner::Crashed),
             (Reason::Rebooted, None, None, "the machine was restarted", Manner::Ended),
         ] {
             assert_eq!(summary(&reason, exit_code, signal), text, "{reason}");

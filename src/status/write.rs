@@ -73,7 +73,7 @@ fn memory_on_record(inner: &Inner, id: InstanceId) -> Option<u64> {
 }
 
 fn memory_of(pid: sys::Pid) -> Option<u64> {
-    sys::details::details(pid).ok()?.rss_bytes
+    sys::details::family_rss(pid)
 }
 
 fn not_owner(why: &str) -> Error {

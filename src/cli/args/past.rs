@@ -9,8 +9,9 @@ pub(crate) struct History {
     /// Every office of the store, or those of --profile and --kind
     #[arg(long)]
     pub(crate) all: bool,
-    /// Only those that held it then, or later: `2h` (that long ago), `yesterday`, `2026-11-22`,
-    /// `2026-11-22 03:00` (UTC), RFC 3339 or Unix seconds
+    /// Only those that held it then, or later: `2h` (that long ago; a number alone is seconds),
+    /// `13:59` (today), `yesterday`, `2026-11-22`, `2026-11-22 03:00` (all UTC), RFC 3339 or Unix
+    /// seconds
     #[arg(long, value_name = "T", value_parser = values::parse_moment)]
     pub(crate) since: Option<i64>,
     /// Only those that held it then, or earlier
@@ -26,8 +27,9 @@ pub(crate) struct Events {
     /// Go on printing events as they are committed
     #[arg(long)]
     pub(crate) follow: bool,
-    /// Only those of this time or later: `2h` (that long ago), `yesterday`, `2026-11-22`,
-    /// `2026-11-22 03:00` (UTC), RFC 3339 or Unix seconds
+    /// Only those of this time or later: `2h` (that long ago; a number alone is seconds),
+    /// `13:59` (today), `yesterday`, `2026-11-22`, `2026-11-22 03:00` (all UTC), RFC 3339 or Unix
+    /// seconds
     #[arg(long, value_name = "T", value_parser = values::parse_moment)]
     pub(crate) since: Option<i64>,
     /// Only the newest N of the past ones [default: 1000; with --follow 10]

@@ -20,7 +20,7 @@ pub(crate) struct Status {
     /// Exit with 1 if it runs but is not ready: starting, draining, degraded, unresponsive, frozen
     #[arg(long, conflicts_with_all = ["all", "metrics"])]
     pub(crate) ready: bool,
-    /// The office that this process holds, itself or as the command of a `run`
+    /// The office that this process holds, itself, as the command of a `run`, or below one of these
     #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: Option<u32>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{NaiveDate, NaiveDateTime};
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
 use crate::exit::{ExitCause, ExitRule, Supervisor};
 use crate::forensics::Span;
@@ -99,25 +99,35 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
     Ok(Time::At { ms })
 }
 
-/// A moment of the past, in Unix milliseconds: how long ago, a day, a time, or what
-/// [`parse_time`] reads. Days and times without a zone are UTC, as all that we print.
+/// A moment of the past, in Unix milliseconds: how long ago (a number alone: seconds), a day, a
+/// time of today, or what [`parse_time`] reads. Days and times without a zone are UTC, as all that
+/// we print.
 pub(super) fn parse_moment(text: &str) -> Result<i64, String> {
     const WITHOUT_ZONE: [&str; 4] =
         ["%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"];
     const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+    /// A smaller number counts seconds, as it does in a duration: so long ago no store was there.
+    const UNIX_TIME_MIN: f64 = 1e9;
     let now_ms = clock::now_ms();
     let midnight_ms = now_ms - now_ms.rem_euclid(DAY_MS);
     let text = text.trim();
+    let is_duration = text.parse::<f64>().is_ok_and(|number| number < UNIX_TIME_MIN);
     let ms = match text {
         "now" => Some(now_ms),
         "today" => Some(midnight_ms),
         "yesterday" => Some(midnight_ms - DAY_MS),
-        // A number alone is a time, and no duration.
+        _ if is_duration => None,
         _ => match parse_time(text) {
             Ok(Time::At { ms }) => Some(ms),
             Ok(Time::Now) | Err(_) => None,
         },
     };
+    // Of today, which may be yet to come.
+    let ms = ms.or_else(|| {
+        let time = |form: &&str| NaiveTime::parse_from_str(text, form).ok();
+        let time = ["%H:%M", "%H:%M:%S"].iter().find_map(time)?;
+        Some(midnight_ms + i64::from(time.num_seconds_from_midnight()) * 1_000)
+    });
     let ms = ms.or_else(|| {
         let day = text.parse::<NaiveDate>().ok()?.and_hms_opt(0, 0, 0)?;
         Some(day.and_utc().timestamp_millis())
@@ -132,8 +142,9 @@ pub(super) fn parse_moment(text: &str) -> Result<i64, String> {
     });
     ms.filter(|ms| clock::rfc3339(*ms).is_some()).ok_or_else(|| {
         format!(
-            "{text:?} is not a valid time: `2h` (that long ago), `yesterday`, `2026-11-22`, \
-             `2026-11-22 03:00` (UTC), `2026-11-22T03:00:00Z`, or Unix seconds"
+            "{text:?} is not a valid time: `2h` (that long ago), `13:59` (today, UTC), \
+             `yesterday`, `2026-11-22`, `2026-11-22 03:00` (UTC), `2026-11-22T03:00:00Z`, or Unix \
+             seconds"
         )
     })
 }

@@ -5,12 +5,12 @@
 use serde_json::{Value, json};
 
 use super::shape::{Document, Shape, document, object_of};
-use super::types::{Fact, HolderDocument, Millis, Named, StatusDocument, Time};
+use super::types::{Fact, HolderDocument, MaybeTime, Millis, Named, StatusDocument, Time};
 use crate::doctor::{Finding, Severity, StaleRecord};
 use crate::exit::Supervisor;
 use crate::lock::{LockReport, PreviousLock, Slot, UnlockedLock};
 use crate::marker::{Marker, MarkerName};
-use crate::status::{Desired, Event, Incarnation};
+use crate::status::{Desired, Event, Incarnation, LastEnd};
 use crate::stop::{Evicted, StartsAgain};
 use crate::transfer::FileVerdict;
 use crate::{InstanceId, Kind, Office, ProfileName, Reason, Verdict};
@@ -159,6 +159,10 @@ document!(Restarted {
     "served_by": Option<Office>,
     "restarted": bool,
     "instance": Option<InstanceId>,
+    "child_pid": Option<u32>,
+    "command_since": MaybeTime,
+    "restarts": Option<u32>,
+    "end": Option<LastEnd>,
     "holder": Option<HolderDocument>,
     "retry_after_ms": Millis,
     "left_to": Option<Supervised>,
@@ -371,6 +375,8 @@ document!(BackupDocument {
     "bytes": u64,
     "path_bytes?": String,
     "backup_bytes?": String,
+    "restore": Vec<String>,
+    "restored": String,
 });
 
 document!(PathDocument {

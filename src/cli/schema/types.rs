@@ -218,6 +218,7 @@ object!(LastEnd {
     "signal": Option<i32> = signal,
     "detail": Option<String> = detail,
     "summary": String = summary,
+    "memory_bytes": Option<u64> = memory_bytes,
 });
 
 object!(RefusedStart {

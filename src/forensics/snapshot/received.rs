@@ -24,7 +24,7 @@ pub(crate) enum ReceivedSignal {
 
 impl ReceivedSignal {
     pub(crate) fn by_us(caught: Caught) -> Self {
-        Self::ByUs(caught, Box::new(Sender::of(caught.origin)))
+        Self::ByUs(caught, Box::new(Sender::of(caught.origin, caught.number)))
     }
 
     fn origin(&self) -> Option<SignalOrigin> {
@@ -82,7 +82,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    fn of(origin: SignalOrigin) -> Fact<Self> {
+    fn of(origin: SignalOrigin, signal: i32) -> Fact<Self> {
         match origin {
             SignalOrigin::Process { pid, uid, how } => {
                 let (mut process, seen) = ProcessSummary::look(pid);
@@ -99,6 +99,10 @@ impl Sender {
                 "the sender (uid {uid}) lives outside of this pid namespace, e.g. on the \
                  container's host"
             ))),
+            // It sends this one when a terminal is closed, or its connection is lost.
+            SignalOrigin::Kernel if signals::may_mean_reload(signal) => {
+                unavailable("the terminal was closed")
+            }
             SignalOrigin::Kernel => {
                 unavailable("the kernel sent it, e.g. for a key that was typed at the terminal")
             }

@@ -299,7 +299,10 @@ pub(super) fn write_down(
     for wanted in locks.chain(others).chain(office) {
         reservations::make(tx, &wanted, instance, Purpose::Takeover, millis(deadline))?;
     }
-    let by = ourselves::describe_self(inner, &argv);
+    let mut by = ourselves::describe_self(inner, &argv);
+    if let Some(who) = candidate.replace.and_then(|replace| replace.by.as_ref()) {
+        by += &format!(", {who}");
+    }
     for target in &targets {
         let ttl = stop_budget::marker_lives(deadline);
         let name = MarkerName::takeover();

@@ -40,7 +40,8 @@ pub struct RuntimeStatus {
     /// When it was written: Unix milliseconds, wall time.
     pub updated_at_ms: Option<i64>,
     /// The resident memory of its process, or of the command of a `run`, when it gave its last
-    /// heartbeat, in bytes. `None` before the first one, and where it could not be seen.
+    /// heartbeat, in bytes; on Linux with that of what it has started, but for a linked gateway
+    /// that beats itself. `None` before the first one, and where it could not be seen.
     pub memory_bytes: Option<u64>,
     /// The columns whose stored values cannot be read: their fields are `None`. The next write
     /// replaces them.

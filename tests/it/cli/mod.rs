@@ -3,6 +3,7 @@
 mod conditions;
 mod deadlines;
 mod help;
+mod pids;
 mod printed;
 mod progress;
 mod questions;
@@ -10,6 +11,7 @@ mod schemas;
 mod sql;
 mod terminal;
 mod usage;
+mod who;
 
 use crate::support::{LIMIT, Process, Sandbox};
 

@@ -52,6 +52,12 @@ fn the_history_of_a_time() {
         (&["--limit", "0"], &[]),
         (&["--since", "1732249800", "--limit", "1"], &[five]),
         (&["--since", "1h"], &[]),
+        // As in a duration: seconds ago, and not 1970.
+        (&["--since", "12"], &[]),
+        (&["--since", "3600"], &[]),
+        (&["--until", "3600"], &[five, three, one]),
+        (&["--since", "00:00"], &[]),
+        (&["--until", "00:00:01"], &[five, three, one]),
         (&["--since", "1h ago"], &[]),
         (&["--since", "today"], &[]),
     ] {
@@ -63,6 +69,8 @@ fn the_history_of_a_time() {
     for time in ["soon", "2024-13-01", "25:00", ""] {
         sandbox.cli(["history", "--since", time]).assert_code(2).assert_complains(&["time"]);
     }
+    let wrong = ["history", "--since", "2024-11-22 03:00", "--until", "2024-11-22 02:00"];
+    sandbox.cli(wrong).assert_code(2).assert_complains(&["`--since` (2024-11-22T03:00", "later"]);
 }
 
 /// Of all offices, each named in its line.
@@ -215,6 +223,28 @@ fn sql_is_taken_as_it_is_pasted() {
     sql_from(&sandbox, &["-"], "").assert_code(2);
 }
 
+/// Symptom: whatever was wrong, "ask one SELECT" was the advice; a place counted from the
+/// statement, and what had been answered before was not told.
+#[test]
+fn wrong_sql_is_told_with_its_place_and_what_helps() {
+    let sandbox = Sandbox::new();
+    sandbox.cli(START).assert_code(0);
+    for (query, words) in [
+        ("SELECT 1,\n  FROM gateways", ["at line 2, column 3", "look at the SQL there"]),
+        ("SELECT datum(1)", ["no such function: datum", "pragma_function_list"]),
+        (".tables", ["only the program sqlite3", "sqlite3 -readonly \"$(incumbent"]),
+        (".schema instances", ["only the program sqlite3", "sqlite_schema"]),
+        ("WITH x AS (SELECT 1 AS a) SELECT b FROM x", ["no such column: b", "the query itself"]),
+        ("DELETE FROM events", ["would write", "ask one SELECT"]),
+    ] {
+        sandbox.cli(["sql", query]).assert_code(2).assert_complains(&words);
+    }
+    let text = "-- one\nSELECT 7 AS seven;\n\n-- two\nSELECT nine FORM x;\nSELECT 8 AS eight;\n";
+    let told = sql_from(&sandbox, &["-"], text).assert_code(2);
+    assert!(told.out.contains("seven") && !told.out.contains("eight"), "{told:#?}");
+    told.assert_complains(&["near \"x\"", "at line 5, column 18"]);
+}
+
 /// A name that is wrong is answered by those that there are.
 #[test]
 fn an_unknown_name_is_answered_by_the_known_ones() {
@@ -234,48 +264,4 @@ fn an_unknown_name_is_answered_by_the_known_ones() {
     assert!(!columns.contains("nonce_hash"), "of the table that is asked: {columns}");
     let of_two = hint("SELECT s.missing FROM starts AS s JOIN conflicts AS c USING (profile)");
     assert!(of_two.contains("starts has ") && of_two.contains("conflicts has "), "{of_two}");
-}
-
-/// Symptom: `ended_by` said `incumbent stop (pid 77, uid 0)`, and pid 77 had long ended. Who had it
-/// done stands beside it: the script, and the person behind sudo.
-#[test]
-fn who_had_it_stopped_is_on_record() {
-    let sandbox = Sandbox::new();
-    let run = sandbox.hold(&[]);
-    std::fs::write(sandbox.file("deploy.sh"), "incumbent stop\n:\n").unwrap();
-    let mut deploy = sandbox.program("/bin/sh");
-    deploy.args(["deploy.sh", "--password=hunter2x"]).env("SUDO_USER", "alice");
-    let deploy = Process::start(deploy);
-    let shell = deploy.pid();
-    deploy.finish(LIMIT).assert_code(0);
-    run.end();
-    let by = sandbox.history()[0]["ended_by"].as_str().unwrap().to_owned();
-    let parent = format!("from pid {shell}: /bin/sh deploy.sh ...");
-    for words in ["incumbent stop (pid ", &parent, "sudo by alice"] {
-        assert!(by.contains(words), "no {words:?} in {by}");
-    }
-    assert!(!by.contains("hunter2x"), "{by}");
-    // What comes with each heartbeat stays short.
-    let script = bystander(&sandbox);
-    let pid = script.pid().to_string();
-    sandbox.cli(["claim", "--pid", &pid]).assert_code(0);
-    sandbox.cli(["status-set", "--pid", &pid, "--state", "running"]).assert_code(0);
-    let writer = sandbox.status().1["runtime"]["writer"].as_str().unwrap().to_owned();
-    assert!(!writer.contains("from pid"), "{writer}");
-}
-
-/// Symptom: a script that had claimed for itself ended as ever, and the history called it a crash.
-/// The two lines of the README say what it was.
-#[test]
-fn a_script_that_claims_as_the_readme_says_is_released() {
-    let sandbox = Sandbox::new();
-    let readme =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let lines: Vec<&str> = readme.lines().collect();
-    let claim = lines.iter().position(|line| *line == "incumbent claim --pid $$ || exit").unwrap();
-    let script = format!("{}\n{}\necho held\nexit 0\n", lines[claim], lines[claim + 1]);
-    std::fs::write(sandbox.file("gateway.sh"), script).unwrap();
-    let answer = Process::start(sandbox.shell("sh gateway.sh")).finish(LIMIT).assert_code(0);
-    assert!(answer.out.contains("held"), "{answer:#?}");
-    assert_eq!(sandbox.history()[0]["end_reason"], "released");
 }

@@ -47,7 +47,7 @@ const KINDS: &[(&str, fn())] = &[
     ("status-set --clear", verbs::status_set_clear),
     ("status-set --serves", verbs::status_set_serves),
     ("stop", holders::stop),
-    ("stop --all", after::stop_of_all),
+    ("stop --all --desired", after::stop_of_all),
     ("stop --desired", verbs::stop_for_good),
     ("stop --force", verbs::stop_by_force),
     ("stop --force --timeout", holders::stop_of_one_that_is_stopped),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::{Connection, OpenFlags};
 
 use super::START;
-use crate::support::{LIMIT, Process, Sandbox, mode, rounds};
+use crate::support::{LIMIT, Process, Sandbox, bystander, eventually, mode, rounds};
 
 /// A copy, read without a trace.
 fn open(copy: &Path) -> Connection {
@@ -98,6 +98,49 @@ fn nothing_is_overwritten() {
     assert_eq!(beginning(&sandbox, ".incumbent-backup"), [""; 0]);
 }
 
+/// The three commands that put a copy back, as they are printed.
+#[track_caller]
+fn commands_of(told: &str) -> Vec<String> {
+    let commands: Vec<&str> = told.split('`').skip(1).step_by(2).collect();
+    let commands: Vec<String> = commands[..3].iter().map(|it| (*it).to_owned()).collect();
+    assert!(commands[2].starts_with("mkdir "), "{told}");
+    commands
+}
+
+/// Symptom: a process with nothing but a lock was left running, and after the loss of the whole
+/// directory there was nowhere to copy to. What is printed names the one, and makes the other.
+#[test]
+fn a_copy_is_put_back_after_a_total_loss_beside_a_process_with_a_lock() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    let mut script = bystander(&sandbox);
+    let pid = script.pid().to_string();
+    sandbox.cli(["lock", "acquire", "token", "a", "--pid", &pid]).assert_code(0);
+    let answer = sandbox.cli(["--json", "backup", "copy.db"]).assert_code(0).json();
+    let commands: Vec<&str> =
+        answer["restore"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    let paste = |command: &str| {
+        let done = Process::start(sandbox.shell(command)).finish(LIMIT);
+        assert_eq!(done.code(), 0, "{command}: {done:#?}");
+        done.out
+    };
+    paste(commands[0]);
+    drop(run);
+    let left = paste(commands[1]);
+    assert!(left.contains(&pid), "who is to be ended: {left}");
+    script.kill();
+    eventually("the end of its keepers", LIMIT, || sandbox.keepers().is_empty().then_some(()));
+    std::fs::remove_dir_all(sandbox.db().parent().unwrap()).unwrap();
+    paste(commands[2]);
+    assert_eq!((mode(&sandbox.db()), mode(sandbox.db().parent().unwrap())), (0o600, 0o700));
+    // As it says.
+    let text = sandbox.cli(["status"]).assert_code(3).out;
+    assert!(text.contains("killed or crashed"), "{text}");
+    assert!(answer["restored"].as_str().unwrap().contains("killed or crashed"), "{answer:#}");
+    sandbox.cli(START).assert_code(0);
+    sandbox.cli(["doctor"]).assert_code(0);
+}
+
 /// The commands that are printed put it back: what happened since is forgotten, and what is drawn
 /// from then on is higher than anything before.
 #[test]
@@ -109,10 +152,8 @@ fn a_copy_is_put_back_by_what_it_says() {
     let run = sandbox.hold(&[]);
     let highest = sandbox.number("SELECT max(id) FROM instances");
     assert_eq!(sandbox.history().len(), 3);
-    let restore = answer.out.lines().last().unwrap();
-    let commands: Vec<&str> = restore.split('`').skip(1).step_by(2).collect();
-    assert_eq!(commands.len(), 2, "{answer:#?}");
-    for command in commands {
+    let commands = commands_of(&answer.out);
+    for command in &commands {
         let done = Process::start(sandbox.shell(command)).finish(LIMIT);
         assert_eq!(done.code(), 0, "{command}: {done:#?}");
     }

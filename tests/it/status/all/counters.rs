@@ -150,9 +150,14 @@ fn a_damaged_history_is_counted_as_far_as_it_goes() {
 #[test]
 fn metrics_exit_with_0_unless_they_fail() {
     let sandbox = Sandbox::new();
-    assert_eq!(sandbox.cli(["status", "--metrics"]).assert_code(0).out, "");
+    // Symptom: after a typing error in `--db`, or the loss of the store, nothing was printed, and
+    // no alert could fire.
+    let found =
+        || Metrics::parse(&sandbox.cli(["status", "--metrics"]).assert_code(0).out).store_found;
+    assert_eq!(found(), Some(0.0));
     sandbox.cli(START).assert_code(0);
     sandbox.cli(["--profile", "work", "run", "--", "true"]).assert_code(0);
+    assert_eq!(found(), Some(1.0));
     for (words, offices) in [
         (&[][..], 2),
         (&["--profile", "work"], 1),
@@ -213,6 +218,7 @@ print(json.dumps([kinds, samples]))";
     }
     let mut wanted = ours.values.clone();
     wanted.extend(ours.counters.clone());
+    wanted.insert(("incumbent_store_found".to_owned(), BTreeMap::new()), 1.0);
     assert_eq!(samples, wanted);
     assert_eq!(read[0]["incumbent_starts"], "counter", "{read:#}");
     assert_eq!(read[0]["incumbent_gateway_up"], "gauge", "{read:#}");

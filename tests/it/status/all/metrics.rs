@@ -24,12 +24,15 @@ pub struct Metrics {
     pub values: BTreeMap<Series, f64>,
     /// What the store has counted.
     pub counters: BTreeMap<Series, f64>,
+    /// Whether there is a store.
+    pub store_found: Option<f64>,
 }
 
 impl Metrics {
     #[track_caller]
     pub fn parse(text: &str) -> Self {
-        let mut metrics = Self { values: BTreeMap::new(), counters: BTreeMap::new() };
+        let mut metrics =
+            Self { values: BTreeMap::new(), counters: BTreeMap::new(), store_found: None };
         let mut families: BTreeSet<String> = BTreeSet::new();
         let mut helped: Option<String> = None;
         let (mut family, mut family_kind) = (String::new(), String::new());
@@ -50,6 +53,10 @@ impl Metrics {
                 name.clone_into(&mut family);
                 kind.clone_into(&mut family_kind);
                 samples = 0;
+            } else if let Some(value) = line.strip_prefix("incumbent_store_found ") {
+                assert_eq!(family, "incumbent_store_found", "a sample outside of its group");
+                metrics.store_found = Some(value.parse().unwrap());
+                samples += 1;
             } else {
                 assert!(helped.is_none(), "a HELP without a TYPE before {line:?}");
                 let (series, value) = sample(line);
@@ -256,6 +263,7 @@ fn expected(reports: &[Value]) -> BTreeMap<Series, f64> {
         add("gateway_heartbeat_timestamp_seconds", &[], heartbeat_at);
         let said = &report["runtime"];
         add("gateway_active_agents", &[], alone(said["active_agents"].as_f64()));
+        add("memory_bytes", &[], alone(said["memory_bytes"].as_f64()));
         add("gateway_restart_requested", &[], alone(flag(&said["restart_requested"])));
         add("gateway_status_timestamp_seconds", &[], alone(time(&said["updated_at"])));
         for (platform, said) in report["platforms"].as_object().unwrap() {
@@ -324,7 +332,8 @@ fn the_metrics_say_what_json_says() {
     let sandbox = Sandbox::new();
     let answer = sandbox.cli(["status", "--metrics", "--profile", "default"]).assert_code(0);
     assert_eq!(Metrics::parse(&answer.out).names_of("default").len(), 2);
-    assert_eq!(sandbox.cli(["status", "--metrics"]).assert_code(0).out, "");
+    let nothing = Metrics::parse(&sandbox.cli(["status", "--metrics"]).assert_code(0).out);
+    assert!(nothing.values.is_empty() && nothing.store_found == Some(0.0), "{nothing:#?}");
     assert!(!sandbox.file("store").exists());
 }
 

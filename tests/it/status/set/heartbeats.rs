@@ -10,8 +10,8 @@ use serde_json::json;
 use super::talker::talker;
 use super::{claimed, obeying, report_of, say, with_clock, write_for};
 use crate::support::{
-    BOOT_MS, LIMIT, Process, Sandbox, ask, assert_within, bystander, eventually, stopped_writer,
-    tenure_of,
+    BOOT_MS, LIMIT, Process, Sandbox, ask, assert_within, bystander, eventually, has, skipped,
+    stopped_writer, tenure_of,
 };
 
 /// FIELD-BUGS rows 21 and 22, with time in our hands: beats keep it responsive, their absence makes
@@ -294,6 +294,33 @@ fn a_heartbeat_says_how_much_memory_it_has() {
     assert_eq!(end["memory_bytes"], json!(sampled), "{end:#}");
     let line = sandbox.cli(["history"]).assert_code(0).out;
     assert!(line.contains(" MiB in memory at its last heartbeat"), "{line}");
+    // With the end, also after the next one has recorded that.
+    assert_eq!(sandbox.status().1["last_end"]["memory_bytes"], json!(sampled));
+    let mut next = obeying(&sandbox, &[]);
+    assert_eq!(sandbox.status().1["last_end"]["memory_bytes"], json!(sampled));
+    say(&sandbox, &mut next, &["--heartbeat"]);
+    let metrics = sandbox.cli(["status", "--metrics"]).assert_code(0).out;
+    assert!(metrics.contains("\nincumbent_memory_bytes{profile=\"default\""), "{metrics}");
+    next.end();
+}
+
+/// Symptom: of a shell that starts the gateway 2 MiB were told, where the gateway had 64.
+#[test]
+fn the_memory_of_what_the_command_started_counts() {
+    let sandbox = Sandbox::new();
+    if !has("python3") {
+        return skipped("needs python3");
+    }
+    let gateway = "import sys; data = bytearray(64 << 20); print('ready', flush=True); \
+                   sys.stdin.read()";
+    let script = format!("echo $$; python3 -c \"{gateway}\"; exit $?");
+    let mut run = sandbox.hold_with(&["/bin/sh", "-c", &script]);
+    run.process.line_with("ready");
+    let pid = run.pid().to_string();
+    sandbox.cli(["status-set", "--pid", &pid, "--heartbeat"]).assert_code(0);
+    let sampled = sandbox.status().1["runtime"]["memory_bytes"].as_u64().expect("it was sampled");
+    assert!(sampled > 64 << 20, "{sampled}");
+    run.end().assert_code(0);
 }
 
 /// What a later version says in a column of its own stays, whatever this one writes; and the last
