@@ -287,6 +287,7 @@ impl Waiter {
                 Wanted::Office(office) => Some(&office.profile),
                 Wanted::Lock(_) => options.profile,
             },
+            kind: options.office.map(|office| &office.kind),
             origin: options.origin,
             version: options.version,
             stop_budget_ms: options.stop_budget_ms,

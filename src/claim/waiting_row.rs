@@ -9,7 +9,7 @@ use crate::owner::{ending, is_held};
 use crate::patience::with_last_budget;
 use crate::records::{End, EndReason, Identities, NewInstance, Origin, instances, waiters};
 use crate::store::{Deferred, Inner, Tx};
-use crate::{ErrorKind, InstanceId, Nonce, ProfileName, Result, Wanted};
+use crate::{ErrorKind, InstanceId, Kind, Nonce, ProfileName, Result, Wanted};
 
 /// How long the end of a wait may take where the store is busy: its deadline is kept to 20 ms.
 pub(super) const LET_GO_WITHIN: Duration = Duration::from_millis(15);
@@ -54,6 +54,8 @@ impl Deferred for WaitEnd {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WaitingAs<'a> {
     pub(crate) profile: Option<&'a ProfileName>,
+    /// That of the office that is claimed, if one is.
+    pub(crate) kind: Option<&'a Kind>,
     pub(crate) origin: Origin,
     pub(crate) version: Option<&'a str>,
     pub(crate) stop_budget_ms: u64,
@@ -84,7 +86,7 @@ impl WaitingRow {
             ..NewInstance::without_office(subject, inner.observer(), nonce)
         }
         .insert(tx)?;
-        waiters::insert(tx, instance, subject.pid, as_whom.profile, wanted)?;
+        waiters::insert(tx, instance, subject.pid, as_whom.profile, as_whom.kind, wanted)?;
         Ok(instance)
     }
 

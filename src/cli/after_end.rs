@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::cli::output::ago;
-use crate::status::{Desired, LastEnd, Manner, RefusedStart};
+use crate::cli::output::{ago, since};
+use crate::status::{Desired, LastEnd, Manner, RefusedStart, Waiter};
 use crate::{Reason, Report, sys};
 
 /// With less than this a start writes nothing: the WAL and an anchor need as much.
@@ -11,8 +11,8 @@ const ROOM_TO_START: u64 = 256 * 1024;
 
 /// What became of the office, in a clause.
 pub(super) fn happened(report: &Report) -> String {
-    if let Some(refused) = newest_refusal(report) {
-        return format!("a start was refused {}: {}", ago(refused.at_ms), in_the_way(refused));
+    if let Some(kept_out) = kept_out(report) {
+        return kept_out;
     }
     match &report.last_end {
         Some(end) => {
@@ -20,6 +20,24 @@ pub(super) fn happened(report: &Report) -> String {
             format!("{}{}, {when}", end.summary, who_and_why(end))
         }
         None => report.because().to_owned(),
+    }
+}
+
+/// Who wants it and does not get it, in a clause.
+pub(super) fn kept_out(report: &Report) -> Option<String> {
+    if let Some(waiter) = report.waiters.first() {
+        return Some(format!("{}, {}", waits(waiter), since(&ago(waiter.since_ms))));
+    }
+    let refused = newest_refusal(report)?;
+    Some(format!("a start was refused {}: {}", ago(refused.at_ms), in_the_way(refused)))
+}
+
+/// Who waits for what.
+pub(super) fn waits(waiter: &Waiter) -> String {
+    let pid = waiter.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
+    match &waiter.lock {
+        Some(lock) => format!("{pid} waits for {lock}"),
+        None => format!("{pid} waits for it"),
     }
 }
 
@@ -57,6 +75,10 @@ pub(super) fn what_to_do(report: &Report, db: Option<&Path>) -> String {
             "free some space on the disk of {directory} first: until then no gateway can start; \
              then `incumbent run -- CMD`"
         );
+    }
+    if let Some(waiter) = report.waiters.first() {
+        let holder = if waiter.lock.is_some() { "; who has that lock: `incumbent locks`" } else { "" };
+        return format!("do not start another one: {}, and starts then{holder}", waits(waiter));
     }
     if let Some(refused) = newest_refusal(report) {
         return instead_of(refused);

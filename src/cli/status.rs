@@ -159,7 +159,7 @@ fn note(report: &Report) -> String {
             let when = end.and_then(|end| end.at_ms);
             let when = when.map_or_else(String::new, |at_ms| format!(", {}", ago(at_ms)));
             let what = end.map_or_else(|| report.reason.in_words(), |end| end.summary.clone());
-            notes.push(format!("{what}{when}"));
+            notes.push(after_end::kept_out(report).unwrap_or_else(|| format!("{what}{when}")));
         }
     }
     if let Some(count) = report.restarts.filter(|count| *count > 0)
@@ -414,7 +414,8 @@ fn facts(report: &Report) -> Vec<(String, String)> {
     }
     lines.extend(shown(&report.waiters, |waiter| {
         let pid = waiter.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
-        line("waiting", format!("{pid}, {}", output::since(&ago(waiter.since_ms))))
+        let lock = waiter.lock.as_ref().map(|lock| format!(" for {lock}")).unwrap_or_default();
+        line("waiting", format!("{pid}{lock}, {}", output::since(&ago(waiter.since_ms))))
     }));
     if let Some(supervisor) = report.supervisor.as_deref().filter(|word| *word != "none") {
         lines.push(line("supervisor", supervisor.to_owned()));
