@@ -69,3 +69,6 @@ BEGIN
     VALUES (NEW.profile, NEW.kind, 'restarts', 1)
     ON CONFLICT (profile, kind, name, reason, exit_code) DO UPDATE SET count = count + 1;
 END;
+
+-- Which lock a start was refused for, by whoever held it: asked for every office that is down.
+CREATE INDEX lock_conflicts_of_holder ON lock_conflicts (holder_id, profile, last_at_ms);

@@ -28,8 +28,8 @@ use crate::store::Inner;
 use crate::store::watcher::{Version, Watcher};
 use crate::sys::{Pid, ProcessHandle};
 use crate::{
-    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, Office, ProfileName, Reason, Result, Store, Wait,
-    Wanted, owner, patience,
+    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, Office, ProfileName, Reason, Result,
+    Store, Wait, Wanted, owner, patience,
 };
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.

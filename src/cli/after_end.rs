@@ -77,7 +77,8 @@ pub(super) fn what_to_do(report: &Report, db: Option<&Path>) -> String {
         );
     }
     if let Some(waiter) = report.waiters.first() {
-        let holder = if waiter.lock.is_some() { "; who has that lock: `incumbent locks`" } else { "" };
+        let holder =
+            if waiter.lock.is_some() { "; who has that lock: `incumbent locks`" } else { "" };
         return format!("do not start another one: {}, and starts then{holder}", waits(waiter));
     }
     if let Some(refused) = newest_refusal(report) {

@@ -76,17 +76,7 @@ pub(super) fn recorded(
         None => starts::last_refused(connection, office)?,
         Some(_) => None,
     };
-    Ok(Recorded {
-        live,
-        last_ended,
-        desired,
-        home,
-        conflicts,
-        locks,
-        markers,
-        said,
-        refused,
-    })
+    Ok(Recorded { live, last_ended, desired, home, conflicts, locks, markers, said, refused })
 }
 
 /// What one snapshot says of an office, and of those who serve its profile.

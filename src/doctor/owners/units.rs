@@ -51,11 +51,13 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
                 owner.name(),
                 owner.since()
             );
-            seen.extend(waiting_services(&waiting, owner).into_iter().map(|(service, since_ms)| {
-                let since = rfc3339(since_ms).unwrap_or_else(|| "an unknown time".to_owned());
-                Observation::warning(format!("{held}; {service} waits for it since {since}"))
-                    .remedy(format!("{stop}: then the service starts it"))
-            }));
+            seen.extend(waiting_services(&waiting, owner).into_iter().map(
+                |(service, since_ms)| {
+                    let since = rfc3339(since_ms).unwrap_or_else(|| "an unknown time".to_owned());
+                    Observation::warning(format!("{held}; {service} waits for it since {since}"))
+                        .remedy(format!("{stop}: then the service starts it"))
+                },
+            ));
             let refused = refused_services(opened, owner)?;
             seen.extend(refused.into_iter().map(|(service, count, last_at_ms)| {
                 let last = rfc3339(last_at_ms).unwrap_or_else(|| "an unknown time".to_owned());
