@@ -70,3 +70,6 @@ BEGIN
     ON CONFLICT (profile, kind, name, reason, exit_code)
     DO UPDATE SET count = min(max(ifnull(count, 0), 0), 9007199254740991) + 1;
 END;
+
+-- Which lock a start was refused for, by whoever held it: asked for every office that is down.
+CREATE INDEX lock_conflicts_of_holder ON lock_conflicts (holder_id, profile, last_at_ms);

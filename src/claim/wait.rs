@@ -12,23 +12,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::Count;
+use crate::claim::in_vain::InVain;
 use crate::claim::obstacle::{Obstacle, Watch};
-use crate::claim::waiting_row::{WaitingAs, WaitingRow};
+use crate::claim::waiting_row::{LET_GO_WITHIN, WaitingAs, WaitingRow};
 use crate::clock::Deadline;
 use crate::environment::{Fault, planted};
 use crate::liveness::AnchorState;
 use crate::owner::is_held;
 use crate::owner::judge::is_stopped;
 use crate::patience::Stopped;
-use crate::patience::with_budget;
-use crate::process::anchor;
+use crate::patience::{with_budget, with_last_budget};
+use crate::process::{Subject, anchor};
 use crate::records::{Origin, Record, locks, waiters};
 use crate::store::Inner;
 use crate::store::watcher::{Version, Watcher};
 use crate::sys::{Pid, ProcessHandle};
 use crate::{
-    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, ProfileName, Reason, Result, Store, Wait,
-    Wanted, owner, patience,
+    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, Office, ProfileName, Reason, Result,
+    Store, Wait, Wanted, owner, patience,
 };
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.
@@ -65,6 +66,10 @@ pub(crate) struct WaitOptions<'a> {
     /// The process that it is wanted for, if that is not this one: nobody waits longer than that
     /// lives.
     pub(crate) for_whom: Option<(Pid, &'a ProcessHandle)>,
+    /// The office that is claimed, if one is.
+    pub(crate) office: Option<&'a Office>,
+    /// Who is refused where it waits in vain.
+    pub(crate) subject: &'a Subject,
     /// The waiter's profile, if it has one.
     pub(crate) profile: Option<&'a ProfileName>,
     pub(crate) origin: Origin,
@@ -93,7 +98,7 @@ pub(crate) fn until_granted<T>(
 ) -> Result<std::result::Result<T, Box<Holder>>> {
     let deadline = options.deadline();
     let mut waiter: Option<Waiter> = None;
-    let mut last_holder: Option<Box<Holder>> = None;
+    let mut last: Option<Box<Obstacle>> = None;
     let budget = store.inner.busy_budget();
     loop {
         // The deadline holds for the store's locks as well.
@@ -111,7 +116,8 @@ pub(crate) fn until_granted<T>(
                 return Err(nobody_to_wait_for(options));
             }
             Err(error) if options.has_given_up(&error, deadline) => {
-                return last_holder.map(Err).ok_or(error);
+                let last = last.ok_or(error)?;
+                return Ok(Err(refused(store, options, waiter.as_mut(), last)));
             }
             Err(error) => return Err(error),
             Ok(Attempt::Granted(granted)) => {
@@ -138,7 +144,7 @@ pub(crate) fn until_granted<T>(
                 match registered {
                     Ok(waiter) => none.insert(waiter),
                     Err(error) if options.has_given_up(&error, deadline) => {
-                        return Ok(Err(obstacle.holder));
+                        return Ok(Err(refused(store, options, None, obstacle)));
                     }
                     Err(error) => return Err(error),
                 }
@@ -147,33 +153,45 @@ pub(crate) fn until_granted<T>(
         // The time of a reservation is over without anything being written.
         let lapses = obstacle.holder.reason == Reason::Reserved;
         match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses) {
-            Ok(Waited::Changed) => last_holder = Some(obstacle.holder),
+            Ok(Waited::Changed) => last = Some(obstacle),
             Ok(Waited::ForNobody) => return Err(nobody_to_wait_for(options)),
-            Ok(Waited::Cancelled) => return Ok(Err(obstacle.holder)),
-            Ok(Waited::DeadlinePassed) => {
-                // From now on it is a refusal like any other: a supervisor that starts it again and
-                // again gets nowhere. Nobody waits longer for that.
-                let turn = Turn { waiter: Some(waiting.row.instance), deadline, count: Count::Yes };
-                let last = options.cancel.patiently(Duration::ZERO, budget, || attempt(&turn));
-                return Ok(match last {
-                    Ok(Attempt::Granted(granted)) => {
-                        waiting.row.has_ended = true;
-                        Ok(granted)
-                    }
-                    Ok(Attempt::Shared(shared)) => Ok(shared),
-                    Ok(Attempt::Held(obstacle)) => Err(obstacle.holder),
-                    Err(error) => {
-                        tracing::debug!(%error, "it is not on record that a wait was in vain");
-                        Err(obstacle.holder)
-                    }
-                });
+            Ok(Waited::DeadlinePassed | Waited::Cancelled) => {
+                return Ok(Err(refused(store, options, Some(waiting), obstacle)));
             }
             Err(error) if options.has_given_up(&error, deadline) => {
-                return Ok(Err(obstacle.holder));
+                return Ok(Err(refused(store, options, Some(waiting), obstacle)));
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whoever was in the way until the end. From then on it is a refusal like any other, which is on
+/// record with the end of the waiter's row: nobody waits longer for that. Not of a wait that was
+/// cancelled: nobody was in the way of that.
+fn refused(
+    store: &Store,
+    options: &WaitOptions<'_>,
+    waiter: Option<&mut Waiter>,
+    obstacle: Box<Obstacle>,
+) -> Box<Holder> {
+    if options.cancel.is_cancelled() {
+        return obstacle.holder;
+    }
+    let inner = &store.inner;
+    let in_vain = InVain::new(inner, options, &obstacle.holder);
+    match waiter {
+        Some(waiter) => waiter.row.in_vain = Some(in_vain),
+        // The store was too busy for one.
+        None => {
+            let write = || inner.write(|tx| in_vain.record(tx));
+            if let Err(error) = with_last_budget(LET_GO_WITHIN, write) {
+                tracing::debug!(%error, "that a wait was in vain is kept for later");
+                inner.pending.lock().push(Arc::new(in_vain));
+            }
+        }
+    }
+    obstacle.holder
 }
 
 /// Why a wait returned.
@@ -269,6 +287,7 @@ impl Waiter {
                 Wanted::Office(office) => Some(&office.profile),
                 Wanted::Lock(_) => options.profile,
             },
+            kind: options.office.map(|office| &office.kind),
             origin: options.origin,
             version: options.version,
             stop_budget_ms: options.stop_budget_ms,

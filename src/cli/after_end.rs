@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::output::ago;
+use crate::cli::output::{ago, since};
 use crate::forensics::StartAgain;
-use crate::status::{Desired, LastEnd, Manner, RefusedStart};
+use crate::status::{Desired, LastEnd, Manner, RefusedStart, Waiter};
 use crate::{Reason, Report, sys};
 
 /// With less than this a start may fail: the WAL and an anchor need as much, unless there is room
@@ -48,8 +48,8 @@ pub(super) fn happened(report: &Report, place: &Place) -> String {
 }
 
 fn told(report: &Report) -> String {
-    if let Some(refused) = newest_refusal(report) {
-        return format!("a start was refused {}: {}", ago(refused.at_ms), in_the_way(refused));
+    if let Some(kept_out) = kept_out(report) {
+        return kept_out;
     }
     match &report.last_end {
         Some(end) => ended(end, report.heartbeat_at_ms),
@@ -57,9 +57,27 @@ fn told(report: &Report) -> String {
     }
 }
 
+/// Who wants it and does not get it, in a clause.
+pub(super) fn kept_out(report: &Report) -> Option<String> {
+    if let Some(waiter) = report.waiters.first() {
+        return Some(format!("{}, {}", waits(waiter), since(&ago(waiter.since_ms))));
+    }
+    let refused = newest_refusal(report)?;
+    Some(format!("a start was refused {}: {}", ago(refused.at_ms), in_the_way(refused)))
+}
+
+/// Who waits for what.
+pub(super) fn waits(waiter: &Waiter) -> String {
+    let pid = waiter.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
+    match &waiter.lock {
+        Some(lock) => format!("{pid} waits for {lock}"),
+        None => format!("{pid} waits for it"),
+    }
+}
+
 /// Whether that says how the last holder ended.
 pub(super) fn tells_end(report: &Report) -> bool {
-    report.last_end.is_some() && newest_refusal(report).is_none()
+    report.last_end.is_some() && kept_out(report).is_none()
 }
 
 /// How and when it ended, who did it, and what for; `seen_ms` is its last sign of life.
@@ -132,6 +150,12 @@ pub(super) fn what_to_do(report: &Report, place: &Place) -> Option<String> {
             ));
         }
         Place::Usual => {}
+    }
+    if let Some(waiter) = report.waiters.first() {
+        let holder =
+            if waiter.lock.is_some() { "; who has that lock: `incumbent locks`" } else { "" };
+        let waits = waits(waiter);
+        return Some(format!("do not start another one: {waits}, and starts then{holder}"));
     }
     if let Some(refused) = newest_refusal(report) {
         return Some(instead_of(refused));

@@ -47,8 +47,7 @@ impl Body {
     fn in_format(&self, format: Format) -> Cow<'_, [u8]> {
         match (self, format) {
             (Self::Both(_, document), Format::Json) => {
-                let document = printable::with_format(document.clone());
-                Cow::Owned(printable::document(&document).into_bytes())
+                Cow::Owned(printable::document(document).into_bytes())
             }
             (Self::Both(bytes, _), Format::Text) | (Self::Bytes(bytes), _) => Cow::Borrowed(bytes),
         }

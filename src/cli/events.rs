@@ -186,7 +186,7 @@ impl Reader {
 fn print(event: &Event, format: Format) -> Reader {
     let line = match format {
         Format::Text => line(event),
-        Format::Json => printable::document_line(&printable::with_format(json!(event))),
+        Format::Json => printable::document_line(&json!(event)),
     };
     match output::write(format!("{line}\n").as_bytes()) {
         Ok(()) => Reader::Reads,

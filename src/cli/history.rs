@@ -46,7 +46,7 @@ pub(super) fn history(global: &Global, arguments: &args::History) -> Outcome {
     let is_narrowed = arguments.since.is_some() || arguments.until.is_some();
     let text = if !incarnations.is_empty() {
         incarnations.iter().map(|it| line(it, arguments.all)).collect()
-    } else if is_narrowed || arguments.limit == Some(0) {
+    } else if is_narrowed {
         "nothing of that is on record\n".to_owned()
     } else {
         format!("{of_whom} yet\n")

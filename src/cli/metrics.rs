@@ -96,11 +96,25 @@ pub(super) fn metrics(global: &Global, arguments: &args::Status) -> Outcome {
             None => report,
         });
     }
+    // Also of those that were only ever refused.
+    let is_asked_for = |office: &Office| {
+        arguments.pid.is_none()
+            && profile.as_ref().is_none_or(|name| *name == office.profile)
+            && kind.as_ref().is_none_or(|kind| *kind == office.kind)
+            || reports.iter().any(|report| report.office == *office)
+    };
+    let counters = counters.map(|mut counters| {
+        counters.retain(|office, _| is_asked_for(office));
+        for report in &reports {
+            counters.entry(report.office.clone()).or_default();
+        }
+        counters
+    });
     let text = text(is_found, &reports, counters.as_ref());
     Ok(Answer::new(exit::OK, text, json!(reports)))
 }
 
-/// All metrics of these offices; `counters` are those of the store.
+/// All metrics of these offices, and what was counted of these.
 fn text(
     is_found: bool,
     reports: &[Report],
@@ -116,7 +130,7 @@ fn text(
         of_offices(reports),
         of_what_they_said(reports),
         of_platforms(reports),
-        counters.map_or_else(Vec::new, |counters| of_the_past(reports, counters)),
+        counters.map_or_else(Vec::new, of_the_past),
     ];
     let mut text = String::new();
     for family in families.into_iter().flatten().filter(|family| !family.samples.is_empty()) {
@@ -127,7 +141,7 @@ fn text(
 }
 
 /// What has happened to them. A count that is 0 is told as well: else its first rise is no rise.
-fn of_the_past(reports: &[Report], counters: &BTreeMap<Office, Counters>) -> Vec<Family> {
+fn of_the_past(counters: &BTreeMap<Office, Counters>) -> Vec<Family> {
     let mut starts = Family::counter("incumbent_starts_total", "Starts that got the office.");
     let mut refusals = Family::counter("incumbent_refusals_total", "Starts that were refused.");
     let mut restarts = Family::counter(
@@ -142,10 +156,8 @@ fn of_the_past(reports: &[Report], counters: &BTreeMap<Office, Counters>) -> Vec
         "incumbent_ends_total",
         "Ends, by reason and exit code (128 + n for signal n; empty where it is not known).",
     );
-    let none = Counters::default();
-    for report in reports {
-        let [profile, kind] = office_labels(report);
-        let of_it = counters.get(&report.office).unwrap_or(&none);
+    for (office, of_it) in counters {
+        let [profile, kind] = labels_of(office);
         starts.count(&[profile, kind], of_it.starts);
         refusals.count(&[profile, kind], of_it.refusals);
         restarts.count(&[profile, kind], of_it.restarts);
@@ -165,7 +177,11 @@ fn shell_code(end: &LastEnd) -> Option<i32> {
 }
 
 fn office_labels(report: &Report) -> [Label<'_>; 2] {
-    [("profile", report.office.profile.as_str()), ("kind", report.office.kind.as_str())]
+    labels_of(&report.office)
+}
+
+fn labels_of(office: &Office) -> [Label<'_>; 2] {
+    [("profile", office.profile.as_str()), ("kind", office.kind.as_str())]
 }
 
 /// What is true of them.

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::cli::style::Style;
@@ -57,30 +59,37 @@ const FORMAT: u64 = 1;
 
 /// A document with its format: in an object, and in each element of an array or a stream, so that
 /// a program that reads one of them has it. A query's own column of that name is the caller's.
-pub(crate) fn with_format(document: Value) -> Value {
-    const NAME: &str = "format";
-    match document {
-        Value::Object(mut fields) => {
-            if !fields.contains_key(NAME) {
-                fields.shift_insert(0, NAME.to_owned(), FORMAT.into());
+struct WithFormat<'a>(&'a Value);
+
+impl Serialize for WithFormat<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const NAME: &str = "format";
+        match self.0 {
+            Value::Object(fields) if !fields.contains_key(NAME) => {
+                let mut map = serializer.serialize_map(Some(fields.len() + 1))?;
+                map.serialize_entry(NAME, &FORMAT)?;
+                for (name, value) in fields {
+                    map.serialize_entry(name, value)?;
+                }
+                map.end()
             }
-            Value::Object(fields)
+            Value::Array(elements) => serializer.collect_seq(elements.iter().map(WithFormat)),
+            plain => plain.serialize(serializer),
         }
-        Value::Array(elements) => elements.into_iter().map(with_format).collect(),
-        plain => plain,
     }
 }
 
-/// One JSON document, over as many lines as it needs.
+/// One JSON document with its format, over as many lines as it needs.
 pub(crate) fn document(document: &Value) -> String {
     // A value has no keys but strings, and can be written for that reason.
-    let text = serde_json::to_string_pretty(document).unwrap_or_else(|_| document.to_string());
-    json(&text) + "\n"
+    let text = serde_json::to_string_pretty(&WithFormat(document));
+    json(&text.unwrap_or_else(|_| document.to_string())) + "\n"
 }
 
 /// The same in one line.
 pub(crate) fn document_line(document: &Value) -> String {
-    json(&document.to_string())
+    let text = serde_json::to_string(&WithFormat(document));
+    json(&text.unwrap_or_else(|_| document.to_string()))
 }
 
 /// JSON has escapes for the control characters of ASCII only; a terminal obeys others, too. They
@@ -125,7 +134,7 @@ mod tests {
             (json!([]), "[]"),
             (json!(null), "null"),
         ] {
-            assert_eq!(with_format(document).to_string(), expected);
+            assert_eq!(document_line(&document), expected);
         }
     }
 
@@ -135,7 +144,8 @@ mod tests {
         for text in [document(&value), document_line(&value)] {
             let is_plain = |c: char| c == '\n' || !is_unprintable(c);
             assert!(text.chars().all(is_plain), "{text:?}");
-            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+            let read: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!((&read["a"], &read["b\u{85}"]), (&value["a"], &value["b\u{85}"]));
         }
     }
 }

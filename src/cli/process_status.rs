@@ -65,17 +65,12 @@ pub(super) fn held_by(global: &Global, store: &Store, pid: u32) -> Result<Vec<Re
 
 /// What a process of this pid held last, as the end of a sentence: a person has the pid of a log.
 fn last_held_by(store: &Store, pid: u32) -> Result<String> {
-    const SQL: &str = "SELECT profile, kind, ended_at_ms FROM instances
-        WHERE (pid = ?1 OR child_pid = ?1) AND kind IS NOT NULL AND ended_at_ms IS NOT NULL
-        ORDER BY id DESC LIMIT 1";
-    let answer = store.query_with(SQL, &[i64::from(pid).into()])?;
-    Ok(match answer.rows.first().map(Vec::as_slice) {
-        Some([profile, kind, ended]) => format!(
-            "; an earlier process with that pid held {}/{} {}",
-            profile.as_str().unwrap_or("?"),
-            kind.as_str().unwrap_or("?"),
-            until(&ended.as_i64().map_or_else(|| "?".to_owned(), ago))
+    Ok(match store.last_incarnation_of_process(pid)? {
+        Some(past) => format!(
+            "; an earlier process with that pid held {} {}",
+            past.office,
+            until(&past.ended_at_ms.map_or_else(|| "?".to_owned(), ago))
         ),
-        _ => String::new(),
+        None => String::new(),
     })
 }

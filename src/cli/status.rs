@@ -165,10 +165,13 @@ fn note(report: &Report) -> String {
         Verdict::Alive => {}
         Verdict::Unknown => notes.push(report.because().to_owned()),
         Verdict::Dead => {
-            notes.push(report.last_end.as_ref().map_or_else(
-                || report.reason.in_words(),
-                |end| format!("{}, {}", end.summary, after_end::when(end)),
-            ));
+            let ended = || {
+                report.last_end.as_ref().map_or_else(
+                    || report.reason.in_words(),
+                    |end| format!("{}, {}", end.summary, after_end::when(end)),
+                )
+            };
+            notes.push(after_end::kept_out(report).unwrap_or_else(ended));
         }
     }
     if let Some(count) = report.restarts.filter(|count| *count > 0)
@@ -455,7 +458,8 @@ fn facts(report: &Report, answer: &str) -> Vec<(String, String)> {
     }
     lines.extend(shown(&report.waiters, |waiter| {
         let pid = waiter.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
-        line("waiting", format!("{pid}, {}", output::since(&ago(waiter.since_ms))))
+        let lock = waiter.lock.as_ref().map(|lock| format!(" for {lock}")).unwrap_or_default();
+        line("waiting", format!("{pid}{lock}, {}", output::since(&ago(waiter.since_ms))))
     }));
     if let Some(supervisor) = report.supervisor.as_deref().filter(|word| *word != "none") {
         lines.push(line("supervisor", supervisor.to_owned()));

@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use crate::doctor::judged_owner;
 use crate::doctor::judged_owner::{JudgedOwner, Only};
+use crate::owner::waiter::still_waits;
 use crate::path_text::quoted;
 use crate::process::command_line;
-use crate::records::Identities;
+use crate::records::waiters::WaiterRow;
+use crate::records::{Identities, waiters};
 use crate::stop::Force;
 use crate::store::{Inner, Location};
 use crate::words::words;
@@ -217,6 +219,16 @@ impl Opened {
         let look = || judged_owner::look(self.inner(), &self.scene.only);
         let owners = self.inner().with_clear_sight(look)?;
         Ok(self.owners.get_or_init(|| owners))
+    }
+
+    /// Whoever waits for an office or a lock, the longest first; of all profiles.
+    pub(super) fn waiting(&self) -> Result<Vec<WaiterRow>> {
+        let inner = self.inner();
+        let mut rows = inner.read(waiters::all)?;
+        inner.with_clear_sight(|| {
+            rows.retain(|row| still_waits(inner, row));
+            Ok(rows)
+        })
     }
 
     /// A process for people: `pid 12 (its command line)`, without what is locked.

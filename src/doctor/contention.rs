@@ -111,7 +111,8 @@ struct Users {
     profiles: BTreeSet<String>,
     /// The profile that holds it now.
     holder: Option<String>,
-    /// The profiles that were refused it a short time ago, and have not been started since.
+    /// The profiles that were refused it a short time ago and have not been started since, or wait
+    /// for it.
     refused: BTreeSet<String>,
 }
 
@@ -144,6 +145,7 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
     let recent_ms = now_ms.saturating_sub(CURRENT_FOR_MS);
     // By lock.
     let mut users: BTreeMap<(String, String), Users> = BTreeMap::new();
+    let mut in_slots = Vec::new();
     opened.inner().read(|connection| {
         if !locks::exists(connection)? {
             return Ok(());
@@ -165,12 +167,21 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
             }
             users.profiles.insert(profile);
         }
-        // Of a lock with slots it is what they are for.
-        for (scope, name) in locks::in_slots(connection, since_ms)? {
-            users.remove(&(scope, name));
-        }
+        in_slots = locks::in_slots(connection, since_ms)?;
         Ok(())
     })?;
+    // Whoever waits is kept out as well, however long it has not been refused.
+    for row in opened.waiting()? {
+        let (Some(lock), Some(profile)) = (row.lock, row.record.profile) else { continue };
+        let (scope, hash) = (lock.scope.as_str(), lock.identity_hash.as_str());
+        let users = users.entry((scope.to_owned(), hash.to_owned())).or_default();
+        users.refused.insert(profile.to_string());
+        users.profiles.insert(profile.to_string());
+    }
+    // Of a lock with slots it is what they are for.
+    for name in in_slots {
+        users.remove(&name);
+    }
     let only = &opened.scene.only;
     let shared = users.into_iter().filter(|(_, users)| {
         users.profiles.len() > 1

@@ -58,6 +58,8 @@ pub(crate) fn acquire(
         wait: asked.wait,
         cancel: asked.cancel,
         for_whom: acquiring.process(),
+        office: None,
+        subject: acquiring.subject(&store.inner),
         profile: acquiring.profile(),
         origin: Origin::Library,
         version: None,
@@ -120,6 +122,14 @@ impl Acquiring {
         match self {
             Self::Run(run) => run.profile.as_ref(),
             Self::Process { profile, .. } => Some(profile),
+        }
+    }
+
+    /// Who claims it.
+    fn subject<'a>(&'a self, inner: &'a Inner) -> &'a Subject {
+        match self {
+            Self::Run(_) => inner.myself(),
+            Self::Process { subject, .. } => subject,
         }
     }
 
@@ -190,7 +200,7 @@ impl Acquiring {
     ) -> Result<Step> {
         let (claimant, ours) = match self {
             Self::Run(run) => (
-                Claimant { origin: Origin::Library, subject: inner.myself() },
+                Claimant { origin: Origin::Library, subject: self.subject(inner) },
                 std::slice::from_ref(&run.id),
             ),
             Self::Process { subject, .. } => {

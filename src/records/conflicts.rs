@@ -186,6 +186,10 @@ pub(crate) fn count_lock_conflict(
     prune_conflicts(tx, name)
 }
 
+/// Asked for each office that is down: one search, however many were refused.
+const LAST_LOCK_WANTED: &str = "SELECT scope, identity_hash FROM lock_conflicts
+     WHERE holder_id = ?1 AND profile = ?2 ORDER BY last_at_ms DESC LIMIT 1";
+
 /// The lock that `profile` was refused last because of `holder`.
 pub(super) fn last_lock_wanted(
     connection: &Connection,
@@ -196,10 +200,7 @@ pub(super) fn last_lock_wanted(
         return Ok(None);
     }
     let wanted: Option<(String, String)> = connection
-        .prepare_cached(
-            "SELECT scope, identity_hash FROM lock_conflicts
-             WHERE holder_id = ?1 AND profile = ?2 ORDER BY last_at_ms DESC LIMIT 1",
-        )?
+        .prepare_cached(LAST_LOCK_WANTED)?
         .query_row((holder.as_i64(), profile.as_str()), |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let name = |(scope, hash): (String, String)| {
@@ -240,4 +241,25 @@ pub(crate) fn lock_conflicts(
         )?
         .collect::<rusqlite::Result<_>>()?;
     Ok(conflicts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn the_last_lock_wanted_is_found_without_a_scan() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("state.db")).unwrap();
+        let plan = store.inner.read(|connection| {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {LAST_LOCK_WANTED}"))?;
+            let steps = plan.query_map((1, "work"), |row| row.get::<_, String>("detail"))?;
+            Ok(steps.collect::<rusqlite::Result<Vec<_>>>()?)
+        });
+        let plan = plan.unwrap();
+        let [search] = plan.as_slice() else { panic!("it sorts: {plan:?}") };
+        let index = "SEARCH lock_conflicts USING COVERING INDEX lock_conflicts_of_holder";
+        assert!(search.starts_with(index), "{plan:?}");
+    }
 }

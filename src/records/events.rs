@@ -43,6 +43,44 @@ pub struct Event {
 }
 
 impl Event {
+    /// The names of all events, in the order of the alphabet. Later versions may have others.
+    pub const NAMES: [&'static str; 34] = [
+        "desired_changed",
+        "directory_closed",
+        "doctor_fixed",
+        EVENTS_LOST,
+        "legacy_home_bound",
+        "legacy_home_forgotten",
+        "legacy_imported",
+        "lock_acquired",
+        "lock_awaited",
+        "lock_ended",
+        "lock_refused",
+        "machine_slept",
+        "marker_cleared",
+        "marker_consumed",
+        "marker_ended",
+        "marker_replaced",
+        "marker_written",
+        "office_awaited",
+        "office_claimed",
+        "office_ended",
+        "office_refused",
+        "orphans_evicted",
+        "panicked",
+        "platform_changed",
+        "platform_removed",
+        "profile_bound",
+        "serves_changed",
+        "signal_received",
+        "signal_sent",
+        "status_changed",
+        "store_migrated",
+        "store_overwritten",
+        "store_recovered",
+        "takeover_begun",
+    ];
+
     /// Stands for `count` events up to `id` that were deleted unread; it may not be known how many.
     pub(crate) fn lost(id: i64, at_ms: i64, count: Option<i64>) -> Self {
         Self {
@@ -181,6 +219,7 @@ const EVENTS_PRUNED_EVERY: i64 = 1_000;
 
 impl Tx<'_> {
     pub(crate) fn record(&self, event: &EventRecord<'_>) -> Result<()> {
+        debug_assert!(Event::NAMES.contains(&event.event), "nobody can ask for {}", event.event);
         const SQL: &str =
             "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
              VALUES (:at_ms, :event, :profile, :kind, :instance_id, :pid, :detail)";

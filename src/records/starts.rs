@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::clock::as_rfc3339;
 use crate::process::{Observer, Subject, subject};
-use crate::records::{conflicts, instances};
+use crate::records::{Record, conflicts, instances};
 use crate::store::Tx;
-use crate::{InstanceId, Kind, LockName, Office, ProfileName, Reason, Result, sys};
+use crate::{InstanceId, LockName, Office, Reason, Result, sys};
 
 /// Starts kept per office.
 const STARTS_KEPT: i64 = 200;
@@ -85,7 +85,7 @@ pub(crate) fn record_start(
     Ok(())
 }
 
-/// A start that was refused by somebody who is still on record as live. In JSON an object with
+/// A start that was refused by somebody who still lives. In JSON an object with
 /// these fields, the time as `at` (RFC 3339, UTC, milliseconds); later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -106,46 +106,42 @@ pub struct RefusedStart {
 }
 
 /// The newest start of an office, if it was refused, and whoever stood in the way is on record as
-/// live.
+/// live: that one, who may be dead by now.
 pub(crate) fn last_refused(
     connection: &Connection,
     office: &Office,
-) -> Result<Option<RefusedStart>> {
-    const SQL: &str = "SELECT s.outcome = 'refused' AND h.ended_at_ms IS NULL, s.at_ms, s.pid,
-            s.reason, h.id, h.profile, h.kind, h.pid
-         FROM starts AS s LEFT JOIN instances AS h ON h.id = s.holder_id
-         WHERE s.profile = ?1 AND s.kind = ?2 ORDER BY s.id DESC LIMIT 1";
+) -> Result<Option<(Record, RefusedStart)>> {
+    const SQL: &str = "SELECT iif(outcome = 'refused', holder_id, NULL), at_ms, pid, reason
+         FROM starts WHERE profile = ?1 AND kind = ?2 ORDER BY id DESC LIMIT 1";
     let newest = connection
         .prepare_cached(SQL)?
         .query_row((office.profile.as_str(), office.kind.as_str()), |row| {
-            let counts: bool = row.get(0)?;
-            let holder: Option<i64> = row.get(4)?;
-            let Some(holder) = holder.filter(|_| counts) else { return Ok(None) };
+            let holder: Option<i64> = row.get(0)?;
             // A value that no program of ours writes reads as absent.
-            let text = |index| row.get::<_, Option<String>>(index).unwrap_or(None);
-            let number = |index| row.get::<_, Option<i64>>(index).unwrap_or(None);
-            let names = text(5).zip(text(6));
-            let names = names.and_then(|(profile, kind)| {
-                Some((ProfileName::new(profile).ok()?, Kind::new(kind).ok()?))
-            });
+            let pid = row.get::<_, Option<i64>>(2).unwrap_or(None);
+            let reason = row.get::<_, Option<String>>(3).unwrap_or(None);
             let refused = RefusedStart {
                 at_ms: row.get(1)?,
-                pid: number(2).and_then(subject::valid_pid),
-                reason: Reason::from(text(3).unwrap_or_default()),
+                pid: pid.and_then(subject::valid_pid),
+                reason: Reason::from(reason.unwrap_or_default()),
                 lock: None,
-                holder: names.map(|(profile, kind)| Office { profile, kind }),
-                holder_pid: number(7).and_then(subject::valid_pid),
+                holder: None,
+                holder_pid: None,
             };
-            Ok(Some((InstanceId(holder), refused)))
+            Ok(holder.map(|holder| (InstanceId(holder), refused)))
         })
         .optional()?
         .flatten();
     let Some((holder, mut refused)) = newest else { return Ok(None) };
+    let record = instances::by_id(connection, holder)?.filter(Record::is_live);
+    let Some(record) = record else { return Ok(None) };
+    refused.holder = record.office();
+    refused.holder_pid = record.pid;
     // One process may hold the office and the lock: what was refused by another office was a lock.
     if refused.holder.as_ref() != Some(office) {
         refused.lock = conflicts::last_lock_wanted(connection, &office.profile, holder)?;
     }
-    Ok(Some(refused))
+    Ok(Some((record, refused)))
 }
 
 /// Whether the last incarnation of an office ended in a way that nobody asked for.

@@ -11,11 +11,12 @@ use crate::owner::waiter::{Waiter, waiting};
 use crate::owner::{LiveCommandLine, held_lock, judge_record, look};
 use crate::process::command_line;
 use crate::records::conflicts::Conflict;
-use crate::records::{LockRow, Record, conflicts, instances, locks};
+use crate::records::waiters::WaiterRow;
+use crate::records::{LockRow, Record, conflicts, instances, locks, waiters};
 use crate::scoped::request::LockRequest;
 use crate::scoped::slots;
 use crate::store::Inner;
-use crate::{InstanceId, Kind, LockName, ProfileName, Reason, Result, Verdict, Wanted, sys};
+use crate::{InstanceId, Kind, LockName, ProfileName, Reason, Result, Verdict, sys};
 use std::time::Duration;
 
 /// How often the question starts over because locks changed hands while it was looking.
@@ -83,7 +84,7 @@ impl LockReport {
             lease_remaining: held_lock::remaining(inner, &row),
             metadata: row.metadata,
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
-            waiters,
+            waiters: waiting(inner, waiters),
             conflicts,
             slot: row.slot,
             name: row.name,
@@ -101,7 +102,7 @@ impl LockReport {
 struct Entry {
     row: LockRow,
     record: Record,
-    waiters: Vec<Waiter>,
+    waiters: Vec<WaiterRow>,
     conflicts: Vec<Conflict>,
 }
 
@@ -112,7 +113,7 @@ fn entries(inner: &Inner, connection: &Connection, rows: Vec<LockRow>) -> Result
         // A row that ended, ended by an older version that knows nothing of locks, holds none.
         let record = instances::by_id(connection, row.instance)?;
         let Some(record) = record.filter(Record::is_live) else { continue };
-        let waiters = waiting(inner, connection, &Wanted::Lock(row.name.clone()))?;
+        let waiters = waiters::of_lock(connection, &row.name)?;
         let conflicts = conflicts::lock_conflicts(connection, &row.name, row.instance, since_ms)?;
         entries.push(Entry { row, record, waiters, conflicts });
     }

@@ -64,6 +64,8 @@ pub(crate) fn acquire_for_myself(
         wait: options.wait,
         cancel: &options.cancel,
         for_whom: None,
+        office: None,
+        subject: store.inner.myself(),
         profile: from.map(|from| &from.office.profile),
         origin: Origin::Library,
         version: None,

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::liveness::{Lease, Ruling};
 use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line};
 use crate::records::profiles::profiles;
-use crate::records::{Record, instances, runtime};
+use crate::records::{Record, counters, instances, runtime, starts, waiters};
 use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
 use crate::status::report::{LastEnd, Report};
 use crate::status::{ended, recorded};
@@ -25,23 +25,28 @@ fn known_again(
 ) -> Result<Option<OfficeSnapshot>> {
     let is_on_record = owner::live(connection, office)?.is_some()
         || (runtime::exists(connection)? && !runtime::servers(connection, office)?.is_empty());
-    is_on_record.then(|| recorded::known(inner, connection, office)).transpose()
+    is_on_record.then(|| known(inner, connection, office)).transpose()
+}
+
+fn known(inner: &Inner, connection: &Connection, office: &Office) -> Result<OfficeSnapshot> {
+    recorded::known(inner, connection, office, &waiters::all(connection)?)
 }
 
 /// Answers "is it up?". Reads only, and never waits for a writer.
 pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
-    let known = ended::read(inner, |connection| recorded::known(inner, connection, office))?;
+    let known = ended::read(inner, |connection| known(inner, connection, office))?;
     inner.with_clear_sight(|| resolve(&mut HolderLooks::new(inner), office, known))
 }
 
 /// What is true of every office that the store knows: those that were ever claimed, those that are
-/// served, and that of kind `gateway` of every other profile. In the order of their names.
+/// served, and that of kind `gateway` of every other profile; and those that were never claimed, for
+/// as long as whoever wants one is kept out. In the order of their names.
 pub(crate) fn report_all(
     inner: &Inner,
     profile: Option<&ProfileName>,
     kind: Option<&Kind>,
 ) -> Result<Vec<Report>> {
-    let known = ended::read(inner, |connection| {
+    let (known, never_claimed) = ended::read(inner, |connection| {
         let mut offices: BTreeSet<Office> = instances::offices(connection)?.into_iter().collect();
         if runtime::exists(connection)? {
             offices.extend(runtime::served(connection)?);
@@ -50,17 +55,32 @@ pub(crate) fn report_all(
             offices.iter().map(|office| office.profile.clone()).collect();
         let unclaimed = profiles(connection)?.into_iter().filter(|name| !named.contains(name));
         offices.extend(unclaimed.map(|profile| Office { profile, kind: Kind::default() }));
+        let waiters = waiters::all(connection)?;
+        let wanted = waiters.iter().filter_map(|row| row.office.clone());
+        let refused = counters::all(connection)?.unwrap_or_default().into_iter();
+        let refused = refused.filter_map(|(office, it)| (it.refusals > 0).then_some(office));
+        let never_claimed: BTreeSet<Office> =
+            wanted.chain(refused).filter(|office| !offices.contains(office)).collect();
+        offices.extend(never_claimed.iter().cloned());
         offices.retain(|office| {
             profile.is_none_or(|name| *name == office.profile)
                 && kind.is_none_or(|kind| *kind == office.kind)
         });
-        let look_up =
-            |office: Office| Ok((office.clone(), recorded::known(inner, connection, &office)?));
-        offices.into_iter().map(look_up).collect::<Result<Vec<_>>>()
+        let look_up = |office: Office| {
+            Ok((office.clone(), recorded::known(inner, connection, &office, &waiters)?))
+        };
+        let known = offices.into_iter().map(look_up).collect::<Result<Vec<_>>>()?;
+        Ok((known, never_claimed))
     })?;
     let mut looks = HolderLooks::new(inner);
     let resolve = |(office, known)| resolve(&mut looks, &office, known);
-    inner.with_clear_sight(|| known.into_iter().map(resolve).collect())
+    let mut reports: Vec<Report> =
+        inner.with_clear_sight(|| known.into_iter().map(resolve).collect())?;
+    reports.retain(|report| {
+        let is_kept_out = report.refused.is_some() || !report.waiters.is_empty();
+        is_kept_out || !never_claimed.contains(&report.office)
+    });
+    Ok(reports)
 }
 
 /// What is true of the offices that are on record for the process that has `pid` in our pid
@@ -121,6 +141,7 @@ fn resolve_recorded(
     known: OfficeSnapshot,
 ) -> Result<Report> {
     let own = resolve_as(looks, office, &office.profile, known.own)?;
+    let own = Report { waiters: looks.waiting(known.waiters), ..own };
     if own.verdict != Verdict::Dead {
         return Ok(own);
     }
@@ -187,11 +208,17 @@ fn resolve_as(
         let anchor_holders = leaked.map_or_else(Vec::new, |anchor| {
             sys::processes_with_open_file(&inner.location.anchors.join(anchor))
         });
-        let is_dead = matches!(judged.ruling, Ruling::Dead(_));
+        // Its own end may not be on record yet.
+        let refused = match judged.ruling {
+            Ruling::Dead(_) => looks.by_the_living(ended::read(inner, |connection| {
+                starts::last_refused(connection, office)
+            })?),
+            Ruling::Alive(_) | Ruling::Unknown(_) => None,
+        };
         let report = Report {
             age: crate::status::report::age(inner, &record, &judged.evidence),
             command_age: crate::status::report::command_age(inner, &record, &judged.evidence),
-            refused: known.refused.filter(|_| is_dead),
+            refused,
             desired: known.desired,
             home: known.home,
             last_end,
@@ -199,7 +226,6 @@ fn resolve_as(
             conflicts: known.conflicts,
             locks: known.locks,
             markers: known.markers,
-            waiters: known.waiters,
             ..Report::of(office, &record).judged(&judged)
         };
         return Ok(report.said(inner, &record, known.said));
@@ -207,8 +233,7 @@ fn resolve_as(
     let Some(ended) = known.last_ended else {
         return Ok(Report {
             desired: known.desired,
-            refused: known.refused,
-            waiters: known.waiters,
+            refused: looks.by_the_living(known.refused),
             ..Report::never_claimed(office.clone())
         });
     };
@@ -218,8 +243,7 @@ fn resolve_as(
         home: known.home,
         last_end: ended::last_end(&ended)
             .map(|end| LastEnd { memory_bytes: known.last_memory, ..end }),
-        refused: known.refused,
-        waiters: known.waiters,
+        refused: looks.by_the_living(known.refused),
         ..Report::of(office, &ended)
     };
     Ok(report.said(inner, &ended, known.said))

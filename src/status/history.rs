@@ -106,6 +106,32 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The last incarnation of any office that a process of this pid held, itself or as the command
+    /// of a [`Run`](crate::run::Run), and whose end is on record: the pid of a log is often that of
+    /// one that has ended. `None` where none is kept. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// let me = std::process::id();
+    /// assert!(store.last_incarnation_of_process(me)?.is_none());
+    /// drop(store.profile("work")?.claim()?);
+    /// let last = store.last_incarnation_of_process(me)?.expect("it has ended");
+    /// assert_eq!(last.office.to_string(), "work/gateway");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`](crate::Profile::status_of).
+    pub fn last_incarnation_of_process(&self, pid: u32) -> Result<Option<Incarnation>> {
+        let inner = &self.inner;
+        let last = inner.read(|connection| instances::last_of_process(connection, pid))?;
+        let last = last.map(|record| (record, None));
+        inner.with_clear_sight(|| Ok(incarnations(inner, last.into_iter().collect())?.pop()))
+    }
+}
+
 /// The incarnations of an office, newest first; what a dead one could not write is derived.
 pub(crate) fn history(
     inner: &Inner,

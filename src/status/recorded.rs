@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rusqlite::Connection;
 
-use crate::liveness::{Judgement, Lease};
+use crate::liveness::{Judgement, Lease, Ruling};
 use crate::owner::held_lock::HeldLock;
 use crate::owner::orphan::orphan;
 use crate::owner::waiter::{Waiter, waiting};
@@ -17,10 +17,11 @@ use crate::records::instances::LockNow;
 use crate::records::markers::Marker;
 use crate::records::profiles::Desired;
 use crate::records::starts::RefusedStart;
+use crate::records::waiters::WaiterRow;
 use crate::records::{Record, instances, markers, profiles, runtime, starts};
 use crate::status::report::Statement;
 use crate::store::Inner;
-use crate::{InstanceId, Office, ProfileName, Result, Wanted, owner};
+use crate::{InstanceId, Office, ProfileName, Result, owner};
 
 /// What one snapshot of the store says of an office.
 pub(crate) struct Recorded {
@@ -33,10 +34,9 @@ pub(crate) struct Recorded {
     pub(super) conflicts: Vec<Conflict>,
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
-    pub(super) waiters: Vec<Waiter>,
     pub(super) said: Statement,
-    /// The last start, if it was refused.
-    pub(super) refused: Option<RefusedStart>,
+    /// The last start, if it was refused, and by whom. Not read where somebody is on record as live.
+    pub(super) refused: Option<(Record, RefusedStart)>,
 }
 
 /// The holder of `office` as asked about for `profile`: its own, or one that it serves.
@@ -78,8 +78,10 @@ pub(super) fn recorded(
         Some(record) => runtime::memory(connection, &[record.id])?.pop().flatten(),
         None => None,
     };
-    let refused = starts::last_refused(connection, office)?;
-    let waiters = waiting(inner, connection, &Wanted::Office(office.clone()))?;
+    let refused = match live {
+        None => starts::last_refused(connection, office)?,
+        Some(_) => None,
+    };
     Ok(Recorded {
         live,
         last_ended,
@@ -89,7 +91,6 @@ pub(super) fn recorded(
         conflicts,
         locks,
         markers,
-        waiters,
         said,
         refused,
     })
@@ -98,21 +99,26 @@ pub(super) fn recorded(
 /// What one snapshot says of an office, and of those who serve its profile.
 pub(crate) struct OfficeSnapshot {
     pub(super) own: Recorded,
+    /// Whoever claims it, and waits for it or for a lock.
+    pub(super) waiters: Vec<WaiterRow>,
     /// `None`: not read yet, because somebody is on record as its holder.
     pub(super) servers: Option<Vec<(Office, Recorded)>>,
 }
 
+/// `waiters` are those of the whole store.
 pub(super) fn known(
     inner: &Inner,
     connection: &Connection,
     office: &Office,
+    waiters: &[WaiterRow],
 ) -> Result<OfficeSnapshot> {
     let own = recorded(inner, connection, office, &office.profile)?;
     let servers = match own.live {
         None => Some(servers(inner, connection, office)?),
         Some(_) => None,
     };
-    Ok(OfficeSnapshot { own, servers })
+    let waiters = waiters.iter().filter(|row| row.office.as_ref() == Some(office));
+    Ok(OfficeSnapshot { own, servers, waiters: waiters.cloned().collect() })
 }
 
 pub(super) fn servers(
@@ -154,5 +160,18 @@ impl<'a> HolderLooks<'a> {
     pub(super) fn at(&mut self, record: &Record) -> Judgement {
         let look = || look(self.inner, record, Lease::None);
         *self.taken.entry(record.id).or_insert_with(look)
+    }
+
+    /// What was refused by the dead is free now.
+    pub(super) fn by_the_living(
+        &mut self,
+        refused: Option<(Record, RefusedStart)>,
+    ) -> Option<RefusedStart> {
+        let (holder, refused) = refused?;
+        (!matches!(self.at(&holder).ruling, Ruling::Dead(_))).then_some(refused)
+    }
+
+    pub(super) fn waiting(&self, rows: Vec<WaiterRow>) -> Vec<Waiter> {
+        waiting(self.inner, rows)
     }
 }

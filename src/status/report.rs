@@ -148,10 +148,11 @@ pub struct Report {
     pub command_since_ms: Option<i64>,
     /// For how long, by a clock that does not step. `None` as for [`Report::age`].
     pub command_age: Option<Duration>,
-    /// Of an office that nobody holds: the last start, if it was refused by somebody who is still
-    /// on record.
+    /// Of an office that nobody holds: the last start, if it was refused by somebody who still
+    /// lives.
     pub refused: Option<RefusedStart>,
-    /// Who waits for the office, the longest first.
+    /// Who claims the office and waits, for it or for a lock without which it is not wanted; the
+    /// longest first.
     pub waiters: Vec<Waiter>,
     /// Who put the holder on record.
     pub(crate) origin: Option<Origin>,

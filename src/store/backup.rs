@@ -58,7 +58,15 @@ impl Store {
             Err(error) if is_damage(&error) => Err(error.into()),
             copied => Ok(copied),
         })?;
-        copied.map_err(|error| Error::from(error).at(&target))?;
+        // Not while the source is read: nothing can be written back into its file meanwhile.
+        let checked = copied.and_then(|()| check(&unfinished));
+        if let Err(error) = checked {
+            if is_damage(&error) {
+                // Page by page it is the store's own.
+                return self.inner.read(|_| Err(error.into()));
+            }
+            return Err(Error::from(error).at(&target));
+        }
         let written = File::options().write(true).open(&unfinished).and_then(|file| {
             file.sync_all()?;
             Ok(file.metadata()?.len())
@@ -133,6 +141,12 @@ fn copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
         }
     }
     drop(backup);
+    copy.close().map_err(|(_, error)| error)
+}
+
+/// Looks for damage in a finished copy.
+fn check(copy: &Path) -> rusqlite::Result<()> {
+    let copy = open(copy)?;
     // It is in WAL mode, as the store, so that it can be put in its place as it is; read here
     // without a `-shm`, and its `-wal` goes with this connection.
     copy.pragma_update(None, "locking_mode", "EXCLUSIVE")?;

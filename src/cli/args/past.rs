@@ -18,7 +18,7 @@ pub(crate) struct History {
     #[arg(long, value_name = "T", value_parser = values::parse_moment)]
     pub(crate) until: Option<i64>,
     /// Only the newest N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::parse_limit)]
     pub(crate) limit: Option<usize>,
 }
 
@@ -36,6 +36,6 @@ pub(crate) struct Events {
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     /// Only events of this name, e.g. office_ended; can be given several times
-    #[arg(long, value_name = "E")]
+    #[arg(long, value_name = "E", value_parser = values::parse_event)]
     pub(crate) event: Vec<String>,
 }

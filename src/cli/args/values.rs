@@ -8,7 +8,7 @@ use crate::exit::{ExitCause, ExitRule, Supervisor};
 use crate::forensics::Span;
 use crate::marker::MarkerName;
 use crate::run::Forward;
-use crate::status::Desired;
+use crate::status::{Desired, Event};
 use crate::{ProfileName, Wait, clock, span, sys};
 
 /// A sign of life, and the promise that may come with it.
@@ -97,6 +97,23 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
         return Err(refused());
     }
     Ok(Time::At { ms })
+}
+
+/// The name of an event: of another one there is none, and that looks like a quiet night.
+pub(super) fn parse_event(name: &str) -> Result<String, String> {
+    if Event::NAMES.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("there is no such event; there are {}", Event::NAMES.join(", ")))
+}
+
+/// How many: none is no question.
+pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("name at least 1; without the option all are shown".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A moment of the past, in Unix milliseconds: how long ago (a number alone: seconds), a day, a

@@ -242,6 +242,7 @@ object!(Waiter {
     "profile": Option<ProfileName> = profile,
     "pid": Option<u32> = pid,
     "instance": InstanceId = instance,
+    "lock": Option<LockName> = lock,
     "since": Time = since_ms,
 });
 

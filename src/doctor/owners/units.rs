@@ -9,6 +9,7 @@ use crate::doctor::judged_owner::JudgedOwner;
 use crate::forensics::systemd::SystemdCheck;
 use crate::process::subject;
 use crate::records::conflicts::CURRENT_FOR_MS;
+use crate::records::waiters::WaiterRow;
 use crate::span::Span;
 use crate::stop_budget::StopPhases;
 use crate::{Result, sys};
@@ -17,6 +18,7 @@ use crate::{Result, sys};
 /// supervisor's own starts are refused.
 pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
     let mut seen = Vec::new();
+    let waiting = opened.waiting()?;
     for owner in opened.owners()?.iter().filter(|owner| owner.lives()) {
         let Some(pid) = owner.pid_here() else { continue };
         let recorded = owner.record.supervisor.as_deref().unwrap_or("none");
@@ -40,14 +42,23 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
         }
         if recorded == "none" {
             let recent_ms = opened.now_ms().saturating_sub(CURRENT_FOR_MS);
+            let held = format!(
+                "{} is held by pid {pid}, which no supervisor started, since {}",
+                owner.name(),
+                owner.since()
+            );
+            seen.extend(waiting_services(&waiting, owner).into_iter().map(
+                |(service, since_ms)| {
+                    let since = rfc3339(since_ms).unwrap_or_else(|| "an unknown time".to_owned());
+                    Observation::warning(format!("{held}; {service} waits for it since {since}"))
+                        .remedy(format!("{stop}: then the service starts it"))
+                },
+            ));
             let refused = refused_services(opened, owner)?;
             seen.extend(refused.into_iter().map(|(service, count, last_at_ms)| {
                 let last = rfc3339(last_at_ms).unwrap_or_else(|| "an unknown time".to_owned());
                 let text = format!(
-                    "{} is held by pid {pid}, which no supervisor started, since {}; {service} was \
-                     refused it {}, the last time at {last}",
-                    owner.name(),
-                    owner.since(),
+                    "{held}; {service} was refused it {}, the last time at {last}",
                     counted(usize::try_from(count).unwrap_or(usize::MAX), "time", "times"),
                 );
                 // A service that was switched off since does not try any more.
@@ -59,6 +70,19 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
         }
     }
     Ok(seen)
+}
+
+/// The services that wait for what this owner holds, and since when the first of each does.
+fn waiting_services<'a>(waiting: &'a [WaiterRow], owner: &JudgedOwner) -> BTreeMap<&'a str, i64> {
+    let office = owner.record.office();
+    let mut services = BTreeMap::new();
+    for row in waiting.iter().filter(|row| row.lock.is_none() && row.office == office) {
+        // The longest comes first.
+        if let Some(service) = row.record.supervisor.as_deref().and_then(service_of) {
+            services.entry(service).or_insert(row.since_ms);
+        }
+    }
+    services
 }
 
 /// The services whose starts this owner refused, how often, and when last: Unix milliseconds.

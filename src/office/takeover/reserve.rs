@@ -279,6 +279,7 @@ pub(super) fn write_down(
     let argv = survey::masked(candidate.subject, candidate.locks);
     let as_whom = WaitingAs {
         profile: Some(&candidate.office.profile),
+        kind: Some(&candidate.office.kind),
         origin: candidate.origin,
         version: candidate.version,
         stop_budget_ms: candidate.stop_budget_ms,

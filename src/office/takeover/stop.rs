@@ -318,6 +318,7 @@ fn prepare(
     let nonce = Nonce::random()?;
     let as_whom = WaitingAs {
         profile: Some(&office.profile),
+        kind: Some(&office.kind),
         origin: Origin::Library,
         version: None,
         stop_budget_ms: stop_budget::DEFAULT_MS,

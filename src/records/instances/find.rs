@@ -111,6 +111,17 @@ pub(crate) fn live_of_process(
     Ok(rows)
 }
 
+/// The last incarnation that a process of this pid had, as its own or as the command of a `run`, and
+/// that has ended.
+pub(crate) fn last_of_process(connection: &Connection, pid: sys::Pid) -> Result<Option<Record>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances
+         WHERE (pid = ?1 OR child_pid = ?1) AND kind IS NOT NULL AND ended_at_ms IS NOT NULL
+         ORDER BY id DESC LIMIT 1"
+    );
+    Ok(prepare(connection, &sql)?.query_row([pid], Record::from_row).optional()?)
+}
+
 /// The rows on record as live that lean on `anchor`.
 pub(crate) fn live_on(connection: &Connection, anchor: &str) -> Result<Vec<InstanceId>> {
     let ids = connection

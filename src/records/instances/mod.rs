@@ -11,8 +11,8 @@ pub(crate) use self::end::{
 };
 pub(crate) use self::end::{note_exit, noted_exit};
 pub(crate) use self::find::{
-    PastSelection, all_live, by_id, history, last_ended, live, live_of_nonce, live_of_process,
-    live_on, live_without_office, office_of, offices,
+    PastSelection, all_live, by_id, history, last_ended, last_of_process, live, live_of_nonce,
+    live_of_process, live_on, live_without_office, office_of, offices,
 };
 pub(crate) use self::find::{acting_process, imported, live_of_pid, of_older, without_purpose};
 pub(crate) use self::find::{names_anchor_since, next_generation};

@@ -49,7 +49,6 @@ fn the_history_of_a_time() {
         (&["--since", "2024-11-22 02:30", "--until", "2024-11-22 02:45"], &[]),
         (&["--since", "2024-11-22 01:30", "--until", "2024-11-22 03:30"], &[three, one]),
         (&["--limit", "1"], &[five]),
-        (&["--limit", "0"], &[]),
         (&["--since", "1732249800", "--limit", "1"], &[five]),
         (&["--since", "1h"], &[]),
         // As in a duration: seconds ago, and not 1970.
@@ -71,6 +70,7 @@ fn the_history_of_a_time() {
     }
     let wrong = ["history", "--since", "2024-11-22 03:00", "--until", "2024-11-22 02:00"];
     sandbox.cli(wrong).assert_code(2).assert_complains(&["`--since` (2024-11-22T03:00", "later"]);
+    sandbox.cli(["history", "--limit", "0"]).assert_code(2).assert_complains(&["at least 1"]);
 }
 
 /// Of all offices, each named in its line.
@@ -105,7 +105,10 @@ fn events_of_a_name_and_of_a_time() {
     assert_eq!(of(&["--event", "office_claimed"]), night);
     assert_eq!(of(&["--event", "office_claimed", "--limit", "2"]), night[1..]);
     assert_eq!(of(&["--event", "office_ended", "--since", "2024-11-22 02:00"]), night[1..]);
-    assert_eq!(of(&["--event", "nothing_like_that"]), [0_i64; 0]);
+    assert_eq!(of(&["--event", "lock_ended"]), [0_i64; 0]);
+    // Nothing, and exit code 0, would look like a quiet night.
+    let unknown = sandbox.cli(["events", "--event", "office_ende"]).assert_code(2);
+    unknown.assert_complains(&["no such event", "lock_ended, ", "office_ended, "]);
     let both = of(&["--event", "office_claimed", "--event", "office_ended"]);
     assert_eq!(both.len(), 2 * night.len(), "{both:?}");
 

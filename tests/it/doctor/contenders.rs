@@ -1,7 +1,7 @@
 //! Processes that want what others have, and parties that start again and again.
 
 use super::Diagnosis;
-use crate::support::{LIMIT, Process, Sandbox};
+use crate::support::{HOLDING, LIMIT, Process, Sandbox};
 
 /// FIELD-BUGS row 67: a cloned profile carries the token of the first, and a contender in a loop is
 /// one finding with a count.
@@ -47,6 +47,24 @@ fn tokens_of_two_profiles_and_refusals_are_counted() {
     let diagnosis = sandbox.doctor();
     diagnosis.assert_silent("duplicate_tokens");
     diagnosis.assert_silent("conflicts");
+}
+
+/// Symptom: a clone that waits for its token, for days, was nowhere to be seen.
+#[test]
+fn a_clone_that_waits_for_the_token_is_named() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&["--lock", "token=mine"]);
+    let wait = ["--profile", "clone", "run", "--no-backoff", "--wait", "--lock", "token=mine"];
+    let mut waiter = Process::start(sandbox.incumbent([&wait[..], HOLDING].concat()));
+    sandbox.wait_for_waiters(1);
+    let diagnosis = sandbox.doctor();
+    let words = ["2 profiles", "clone, default", "default holds it now"];
+    diagnosis.assert("duplicate_tokens", "warning", &words);
+    diagnosis.assert_silent("conflicts");
+    diagnosis.assert_only(&["duplicate_tokens"]);
+    waiter.kill();
+    sandbox.doctor().assert_silent("duplicate_tokens");
+    run.end().assert_code(0);
 }
 
 /// A token that moved from one profile to another is no clone: the probe stays silent.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{LIMIT, Process, Run, Sandbox, assert_within, wait_stopped};
+use crate::support::{HOLDING, LIMIT, Process, Run, Sandbox, assert_within, wait_stopped};
 
 #[test]
 fn the_dead_on_record_are_named_and_ended() {
@@ -262,6 +262,19 @@ fn an_owner_that_its_supervisor_does_not_know_is_named() {
     sandbox.try_remedy(finding, "incumbent stop").assert_code(0);
     sandbox.doctor().assert_silent("outside_supervisor");
     drop(run);
+
+    // Or the service waits.
+    let run = sandbox.hold(&[]);
+    let waiter = Process::start(sandbox.incumbent([&["run", "--wait"], HOLDING].concat()));
+    sandbox.wait_for_waiters(1);
+    sandbox.forge("UPDATE instances SET supervisor = 'none'");
+    sandbox.doctor().assert_silent("outside_supervisor");
+    sandbox.forge("UPDATE instances SET supervisor = 'systemd:gw.service' WHERE kind IS NULL");
+    let diagnosis = sandbox.doctor();
+    let words = ["no supervisor started", "systemd:gw.service waits for it since"];
+    let finding = diagnosis.assert("outside_supervisor", "warning", &words);
+    sandbox.try_remedy(finding, "incumbent stop").assert_code(0);
+    drop((run, waiter));
 }
 
 /// FIELD-BUGS row 85: killed in the middle of an orderly end.

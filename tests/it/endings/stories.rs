@@ -241,8 +241,35 @@ fn two_profiles_with_one_token_are_told_by_whose_it_is() {
     let (lock, pid) = (lock.join("/"), format!("pid {}", home.pid()));
     let told = include_str!("../../fixtures/stories/one-token-two-profiles.txt");
     assert_story(&status, told, &[(&lock, "LOCK"), (&pid, "pid PID")]);
+    // It is among all, though it was never claimed.
+    let table = sandbox.cli(["status", "--all"]).assert_code(0).out;
+    assert!(table.contains("held by profile home"), "{table}");
+    let metrics = sandbox.cli(["--profile", "work", "status", "--metrics"]).assert_code(0).out;
+    let refusals = "incumbent_refusals_total{profile=\"work\",kind=\"gateway\"} 1\n";
+    assert!(metrics.contains(refusals), "{metrics}");
     // The advice helps.
     sandbox.cli(["stop", "--profile", "home", "--kind", "gateway"]).assert_code(0);
     drop(home.process.finish_with_stdin_open(LIMIT));
     sandbox.cli(start).assert_code(0);
+}
+
+/// Symptom: of a profile that may be started `status` said that another one has its token, and to
+/// stop that, which was dead; and `--metrics` had no count of a profile that had only been refused.
+#[test]
+fn a_token_of_the_dead_is_no_obstacle() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.hold(&["--profile", "home", "--lock", "token=mine"]);
+    let start = ["--profile", "work", "run", "--no-backoff", "--lock", "token=mine", "--", "true"];
+    sandbox.cli(start).assert_code(75);
+    kill(home.pid(), Signal::KILL);
+    drop(home.process.finish_with_stdin_open(LIMIT));
+    let (code, status) = sandbox.json(["--profile", "work", "status"]);
+    assert_eq!((code, &status["refused"]), (3, &Value::Null), "{status:#}");
+    let text = sandbox.cli(["--profile", "work", "status"]).assert_code(3).out;
+    assert!(!text.contains("incumbent stop"), "{text}");
+    let metrics = sandbox.cli(["status", "--metrics"]).assert_code(0).out;
+    let refusals = "incumbent_refusals_total{profile=\"work\",kind=\"gateway\"} 1\n";
+    assert!(metrics.contains(refusals), "{metrics}");
+    let of_another = sandbox.cli(["--profile", "home", "status", "--metrics"]).assert_code(0).out;
+    assert!(!of_another.contains("profile=\"work\""), "{of_another}");
 }
