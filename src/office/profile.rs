@@ -76,8 +76,9 @@ pub struct Profile {
 
 impl Store {
     /// What is true of every office that the store knows: of those that were ever claimed, those
-    /// that somebody serves, and that of kind `gateway` of every other profile; in the order of
-    /// their names. One snapshot, and one look at each holder. Empty for a new store. Reads only.
+    /// that somebody serves, and that of kind `gateway` of every other profile; and of others for
+    /// as long as somebody wants them and is kept out. In the order of their names. One snapshot,
+    /// and one look at each holder. Empty for a new store. Reads only.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;

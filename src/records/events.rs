@@ -44,7 +44,7 @@ pub struct Event {
 
 impl Event {
     /// The names of all events, in the order of the alphabet. Later versions may have others.
-    pub const NAMES: [&'static str; 34] = [
+    pub const NAMES: [&'static str; 35] = [
         "desired_changed",
         "directory_closed",
         "doctor_fixed",
@@ -71,6 +71,7 @@ impl Event {
         "platform_changed",
         "platform_removed",
         "profile_bound",
+        "served_by_changed",
         "serves_changed",
         "signal_received",
         "signal_sent",

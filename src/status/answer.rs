@@ -39,8 +39,8 @@ pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
 }
 
 /// What is true of every office that the store knows: those that were ever claimed, those that are
-/// served, and that of kind `gateway` of every other profile; and those that were never claimed, for
-/// as long as whoever wants one is kept out. In the order of their names.
+/// served, and that of kind `gateway` of every other profile; and those that were never claimed,
+/// for as long as whoever wants one is kept out. In the order of their names.
 pub(crate) fn report_all(
     inner: &Inner,
     profile: Option<&ProfileName>,

@@ -35,7 +35,8 @@ pub(crate) struct Recorded {
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
     pub(super) said: Statement,
-    /// The last start, if it was refused, and by whom. Not read where somebody is on record as live.
+    /// The last start, if it was refused, and by whom. Not read where somebody is on record as
+    /// live.
     pub(super) refused: Option<(Record, RefusedStart)>,
 }
 

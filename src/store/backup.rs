@@ -53,19 +53,18 @@ impl Store {
             .make_in(directory, sys::create_anchor_file)
             .map_err(|error| Error::io("make a file in", directory, error))?
             .into_temp_path();
-        // What is wrong with the copy is no damage of the store.
-        let copied = self.inner.read(|source| match copy(source, &unfinished) {
-            Err(error) if is_damage(&error) => Err(error.into()),
-            copied => Ok(copied),
-        })?;
+        let mut copied = Ok(());
+        let read = self.inner.read(|source| {
+            copied = copy(source, &unfinished);
+            Ok(())
+        });
         // Not while the source is read: nothing can be written back into its file meanwhile.
-        let checked = copied.and_then(|()| check(&unfinished));
-        if let Err(error) = checked {
-            if is_damage(&error) {
-                // Page by page it is the store's own.
-                return self.inner.read(|_| Err(error.into()));
-            }
-            return Err(Error::from(error).at(&target));
+        match copied.and_then(|()| check(&unfinished)) {
+            Ok(()) => read?,
+            // Page by page it is the store's own.
+            Err(error) if is_damage(&error) => self.inner.read(|_| Err(error.into()))?,
+            // What else is wrong with the copy is nothing of the store's: no room for it, say.
+            Err(error) => return Err(Error::from(error).at(&target)),
         }
         let written = File::options().write(true).open(&unfinished).and_then(|file| {
             file.sync_all()?;

@@ -111,8 +111,8 @@ pub(crate) fn live_of_process(
     Ok(rows)
 }
 
-/// The last incarnation that a process of this pid had, as its own or as the command of a `run`, and
-/// that has ended.
+/// The last incarnation that a process of this pid had, as its own or as the command of a `run`,
+/// and that has ended.
 pub(crate) fn last_of_process(connection: &Connection, pid: sys::Pid) -> Result<Option<Record>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM instances

@@ -269,9 +269,9 @@ fn an_owner_that_its_supervisor_does_not_know_is_named() {
     sandbox.wait_for_waiters(1);
     sandbox.forge("UPDATE instances SET supervisor = 'none'");
     sandbox.doctor().assert_silent("outside_supervisor");
-    sandbox.forge("UPDATE instances SET supervisor = 'systemd:gw.service' WHERE kind IS NULL");
+    sandbox.forge("UPDATE instances SET supervisor = 'launchd:gw.label' WHERE kind IS NULL");
     let diagnosis = sandbox.doctor();
-    let words = ["no supervisor started", "systemd:gw.service waits for it since"];
+    let words = ["no supervisor started", "launchd:gw.label waits for it since"];
     let finding = diagnosis.assert("outside_supervisor", "warning", &words);
     sandbox.try_remedy(finding, "incumbent stop").assert_code(0);
     drop((run, waiter));
