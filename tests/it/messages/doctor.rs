@@ -139,7 +139,7 @@ const CASES: &[Case] = &[
     }),
     Case("outside_supervisor", "warning", |it| {
         let run = it.hold(&[]);
-        it.forge("UPDATE instances SET supervisor = 'container:gw'");
+        it.forge("UPDATE instances SET supervisor = 'systemd:gw.service'");
         while_alive(it, run)
     }),
     Case("stop_budget", "warning", |it| {
@@ -266,7 +266,9 @@ fn in_mounts(sandbox: &Sandbox, script: &str) -> Option<Asked> {
 }
 
 fn with_room(sandbox: &Sandbox, size: &str) -> Option<Asked> {
-    let mount = format!("mkdir store && mount -t tmpfs -o size={size},mode=700 t store || exit 99");
+    let mount = format!(
+        "mkdir store && mount -t tmpfs -o size={size},nr_inodes=1000,mode=700 t store || exit 99"
+    );
     in_mounts(sandbox, &format!("{mount}; incumbent run --no-backoff -- true"))
 }
 

@@ -18,6 +18,9 @@ const HELD: &str = "incumbent claim --pid $HOLDER";
 const LOCKED: &str = "incumbent lock acquire bot-token me --pid $HOLDER";
 /// A store, and nobody holds anything.
 const USED: &str = "incumbent run --no-backoff -- true";
+const DAMAGED: &str = "incumbent run --no-backoff -- true
+    sqlite3 store/state.db 'PRAGMA wal_checkpoint(TRUNCATE)'
+    dd if=/dev/zero of=store/state.db bs=1 seek=100 count=900 conv=notrunc";
 const SCHEMA_5: &str = "mkdir -m 700 store; cp \"$FIXTURES/schema/v5.db\" store/state.db
     chmod 600 store/state.db";
 
@@ -55,13 +58,7 @@ const CASES: &[Case] = &[
     Case("not_running", 3, USED, "incumbent status --pid $HOLDER"),
     Case("not_owner", 1, USED, "incumbent status-set --state running"),
     Case("not_owner", 1, HELD, "incumbent status-set --state running"),
-    Case(
-        "cannot_read",
-        78,
-        "incumbent run --no-backoff -- true; rm -f store/state.db-*
-        mkdir store/state.db-wal",
-        "incumbent status",
-    ),
+    Case("cannot_read", 78, "ln -s loop loop", "incumbent --db loop/state.db status"),
     Case("busy", 75, USED, "sh -c 'ulimit -n 10; exec incumbent status'"),
     Case("cannot_write", 70, USED, "sh -c 'ulimit -f 1; exec incumbent desired running'"),
     Case("permission", 78, "mkdir store; chmod 777 store", "incumbent run -- true"),
@@ -81,14 +78,7 @@ const CASES: &[Case] = &[
         "incumbent run -- true",
     ),
     Case("too_old", 78, SCHEMA_5, "incumbent marker write note --pid 1"),
-    Case(
-        "corrupt",
-        70,
-        "mkdir -m 700 store
-        (printf 'SQLite format 3\\0'; yes | head -c 9000) > store/state.db
-        chmod 600 store/state.db",
-        "incumbent run -- true",
-    ),
+    Case("corrupt", 70, DAMAGED, "incumbent run -- true"),
     Case("refused", 75, HELD, "incumbent run -- my-gateway --serve"),
     Case("refused", 75, HELD, "incumbent claim"),
     Case("refused", 75, HELD, "incumbent evict"),
@@ -105,7 +95,7 @@ const CASES: &[Case] = &[
     Case("refused", 3, "incumbent desired stopped", "incumbent restart"),
     Case(
         "refused",
-        0,
+        75,
         "incumbent desired stopped",
         "incumbent run --respect-desired -- my-gateway",
     ),
