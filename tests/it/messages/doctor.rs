@@ -1,6 +1,8 @@
 //! What the doctor finds: each id with each severity that asks for a look, provoked by something
 //! real.
 
+#![allow(clippy::unnecessary_wraps, reason = "all of them are made alike, also where it is easy")]
+
 use std::process::Command;
 
 use rusqlite::Connection;

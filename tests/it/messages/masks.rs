@@ -35,14 +35,20 @@ fn mask(word: &str, before: &[&str]) -> Option<String> {
     let is_number = !word.is_empty() && word.bytes().all(|it| it.is_ascii_digit());
     let is_kill = last == "kill" || last_but_one == "kill" && last.starts_with('-');
     let is_pid = last.ends_with("pid") || last == "-t";
-    let masked = match () {
-        () if is_number && (is_pid || is_kill) => "PID",
-        () if is_number && last == "uid" => "UID",
-        () if is_number && (word.len() >= 13 || (last_but_one, last) == ("room", "for")) => "N",
-        () if (last_but_one, last) == ("is", "under") => "SUPERVISOR",
-        () if word.ends_with('Z') && word.contains('T') && word.starts_with("20") => "TIME",
-        () if word.ends_with(".lock") && word.matches('-').count() == 2 => "ANCHOR.lock",
-        () => return None,
+    let masked = if is_number && (is_pid || is_kill) {
+        "PID"
+    } else if is_number && last == "uid" {
+        "UID"
+    } else if is_number && (word.len() >= 13 || (last_but_one, last) == ("room", "for")) {
+        "N"
+    } else if (last_but_one, last) == ("is", "under") {
+        "SUPERVISOR"
+    } else if word.ends_with('Z') && word.contains('T') && word.starts_with("20") {
+        "TIME"
+    } else if word.ends_with(".lock") && word.matches('-').count() == 2 {
+        "ANCHOR.lock"
+    } else {
+        return None;
     };
     Some(masked.to_owned())
 }
