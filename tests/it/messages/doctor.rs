@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use super::plain;
 use crate::doctor::CHECKS;
 use crate::support::{
-    LIMIT, Process, Run, START, Sandbox, is_root, mount_namespace, set_mode, sleeper,
-    stopped_writer,
+    BINARY, LIMIT, Process, Run, START, Sandbox, is_root, mount_namespace, read_only_store,
+    set_mode, sleeper, stopped_writer,
 };
 
 /// What is never found on a machine of these tests: a build with another SQLite.
@@ -45,6 +45,12 @@ const CASES: &[Case] = &[
         it.used();
         set_mode(&it.db(), 0o644);
         asked(it)
+    }),
+    Case("modes", "error", |it| {
+        it.used();
+        let mut command = it.within(read_only_store()?);
+        command.args([BINARY, "doctor", "--verbose"]);
+        Some(Asked { command, _alive: Vec::new() })
     }),
     Case("filesystem", "error", of_another_machine),
     Case("free_space", "warning", |it| with_room(it, "40m")),
@@ -331,10 +337,17 @@ pub fn said(kept: &[(String, String)]) -> Vec<(String, String)> {
     said
 }
 
-/// Each id has an example.
+/// Each id has an example of what `docs/doctor.md` says it is at worst.
 pub fn assert_complete(said: &[(String, String)]) {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctor.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let worst_of = |id: &str| {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{id}` |"))).unwrap();
+        let worst = row.split('|').nth(3).unwrap();
+        worst.trim().split(',').next().unwrap().to_owned()
+    };
     for id in CHECKS.iter().filter(|id| !ELSEWHERE.contains(id)) {
-        let has = said.iter().any(|(name, _)| name.split(',').next() == Some(id));
-        assert!(has, "there is no example of {id}");
+        let name = format!("{id}, {}", worst_of(id));
+        assert!(said.iter().any(|it| it.0 == name), "there is no example of {name}");
     }
 }
