@@ -3,8 +3,8 @@
 //!
 //! That file is written by three tests (`tests/golden/mod.rs`). These here read the help, which is
 //! that of `tests/fixtures/help/`, and the sources: every text of theirs that none of the examples
-//! shows stands at the end of the file, with `{}` for what is filled in. So none is forgotten, and a
-//! new one is seen before it is released.
+//! shows stands at the end of the file, with `{}` for what is filled in. So none is forgotten, and
+//! a new one is seen before it is released.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests live in a real environment")]

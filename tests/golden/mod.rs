@@ -30,7 +30,7 @@ pub const VERDICTS: &str = "Verdicts";
 pub const ENDS: &str = "How something ended";
 pub const REST: &str = "Texts without an example above";
 
-const ORDER: [&str; 7] = [ERRORS, ERRORS_OF_PROGRAMS, DOCTOR, VERDICTS, ENDS, REST, HELP];
+const ORDER: [&str; 7] = [ERRORS, ERRORS_OF_PROGRAMS, DOCTOR, VERDICTS, ENDS, HELP, REST];
 
 pub fn place() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/messages.txt")

@@ -18,10 +18,10 @@ const HELD: &str = "incumbent claim --pid $HOLDER";
 const LOCKED: &str = "incumbent lock acquire bot-token me --pid $HOLDER";
 /// A store, and nobody holds anything.
 const USED: &str = "incumbent run --no-backoff -- true";
-const DAMAGED: &str = "incumbent run --no-backoff -- true
-    sqlite3 store/state.db 'PRAGMA wal_checkpoint(TRUNCATE)'
+const DAMAGED: &str = "incumbent run --no-backoff -- true;
+    sqlite3 store/state.db 'PRAGMA wal_checkpoint(TRUNCATE)';
     dd if=/dev/zero of=store/state.db bs=1 seek=100 count=900 conv=notrunc";
-const SCHEMA_5: &str = "mkdir -m 700 store; cp \"$FIXTURES/schema/v5.db\" store/state.db
+const SCHEMA_5: &str = "mkdir -m 700 store; cp \"$FIXTURES/schema/v5.db\" store/state.db;
     chmod 600 store/state.db";
 
 const CASES: &[Case] = &[
@@ -131,7 +131,9 @@ pub fn said() -> Vec<(String, String)> {
             wrong.push(format!("{ask}: {code} and not {expected}: {out}{err}"));
         }
         let text = plain(&sandbox, &format!("{out}{err}")).replace(&"x".repeat(300), "xxx...");
-        let text = format!("$ {ask}\n{text}");
+        let make = make.split_whitespace().collect::<Vec<_>>().join(" ");
+        let make = if make.is_empty() { make } else { format!("$ {make}\n") };
+        let text = format!("{make}$ {ask}\n{text}");
         let name = format!("{kind}, exit code {code}");
         match said.iter_mut().find(|it| it.0 == name) {
             Some((_, texts)) => *texts += &format!("\n\n{text}"),

@@ -2,11 +2,40 @@
 
 /// A text in which a word stands for each of them.
 pub fn masked(text: &str) -> String {
-    let lines = text.lines().map(|line| {
-        let line = without_commands(&with_words(line));
+    // What begins so ends with a bracket, or with the line.
+    const BRACKETS: [(&str, &str); 2] =
+        [("(pid PID, uid UID, ", "BY WHOM"), ("pid PID (", "COMMAND")];
+    // Words of others, which hang on what they met first: from where on, and up to where.
+    const OTHERS: [(&str, &str); 4] = [
+        (" is damaged: ***", ""),
+        ("cannot look at ", ": Too many open files"),
+        ("(it has ", " open, which"),
+        ("cannot see: other machines that use the same tokens", ""),
+    ];
+    // What starts a gateway is another one on another machine.
+    let lines = text.lines().filter(|line| !line.starts_with("  supervisor "));
+    let lines = lines.map(|line| {
+        let mut line = with_words(line);
+        for (begin, mask) in BRACKETS {
+            line = without_brackets(&line, begin, mask);
+        }
+        for (begin, end) in OTHERS {
+            line = without(&line, begin, end);
+        }
         without_lengths(&line)
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Without what stands between `begin` and `end`, where both are there; no `end` is that of the
+/// line.
+fn without(line: &str, begin: &str, end: &str) -> String {
+    let Some((before, after)) = line.split_once(begin) else { return line.to_owned() };
+    match (end, after.split_once(end)) {
+        ("", _) => format!("{before}{begin} ..."),
+        (_, Some((_, after))) => format!("{before}{begin}FILE{end}{after}"),
+        (_, None) => line.to_owned(),
+    }
 }
 
 /// Words, one by one: `pid 12`, `kill -CONT 12`, `uid 0`, a time, a generation, an anchor.
@@ -21,7 +50,9 @@ fn with_words(line: &str) -> String {
         let (word, after) = rest.split_at(end);
         let end = after.find(is_part).unwrap_or(after.len());
         let (between, next) = after.split_at(end);
-        masked += &mask(word, &before).unwrap_or_else(|| word.to_owned());
+        let bare = word.trim_end_matches([':', '.']);
+        masked += &mask(bare, &before).unwrap_or_else(|| bare.to_owned());
+        masked += &word[bare.len()..];
         masked += between;
         before.push(word);
         rest = next;
@@ -53,10 +84,9 @@ fn mask(word: &str, before: &[&str]) -> Option<String> {
     Some(masked.to_owned())
 }
 
-/// The command line of a process, which hangs on who runs the test: `pid PID (COMMAND)`.
-fn without_commands(line: &str) -> String {
-    const BEGIN: &str = "pid PID (";
-    let Some((before, after)) = line.split_once(BEGIN) else { return line.to_owned() };
+/// The command line of a process, say, which hangs on who runs the test: `pid PID (COMMAND)`.
+fn without_brackets(line: &str, begin: &str, mask: &str) -> String {
+    let Some((before, after)) = line.split_once(begin) else { return line.to_owned() };
     let mut depth = 1;
     let end = after.find(|c| {
         depth += match c {
@@ -67,7 +97,7 @@ fn without_commands(line: &str) -> String {
         depth == 0
     });
     let rest = end.map_or("", |at| &after[at..]);
-    format!("{before}{BEGIN}COMMAND{}", without_commands(rest))
+    format!("{before}{begin}{mask}{}", without_brackets(rest, begin, mask))
 }
 
 /// `3 s ago`, `for 3 s`, `since 12 ms ago`: how long it took.
@@ -79,8 +109,10 @@ fn without_lengths(line: &str) -> String {
         let is_length =
             bare(words[at - 1]).parse::<u64>().is_ok() && UNITS.contains(&bare(words[at]).as_str());
         let is_ago = words.get(at + 1).is_some_and(|word| word.starts_with("ago"));
-        let is_for = at >= 2 && ["for", "since"].contains(&words[at - 2]);
-        if is_length && (is_ago || is_for) {
+        let is_for = at >= 2 && ["for", "since", "than"].contains(&words[at - 2]);
+        if is_length && is_ago {
+            (words[at - 1], words[at]) = ("N", "units");
+        } else if is_length && is_for {
             words[at - 1] = "N";
         }
     }
@@ -96,8 +128,9 @@ fn what_changes_is_masked_and_the_rest_stays() {
         ),
         ("try `kill -CONT 12`, `kill 12`", "try `kill -CONT PID`, `kill PID`"),
         ("uid 0 ended it, exit code 127", "uid UID ended it, exit code 127"),
-        ("held for 12 s, until 3 min ago", "held for N s, until N min ago"),
+        ("held for 12 s, until 3 min ago", "held for N s, until N units ago"),
         ("fence 1796048661763781, 64 characters, 250 ms", "fence N, 64 characters, 250 ms"),
+        ("(x (pid 1, uid 0, from pid 2: a (b))) at", "(x (pid PID, uid UID, BY WHOM)) at"),
         ("the anchor ab12-77-9f.lock is", "the anchor ANCHOR.lock is"),
         ("`incumbent release --pid 77`", "`incumbent release --pid PID`"),
     ] {
