@@ -63,8 +63,10 @@ mod tests {
         let office = Office { profile: ProfileName::default(), kind: Kind::default() };
         let is_alive = verdict == Verdict::Alive;
         let pid = (*reason != Reason::NeverClaimed).then_some(4711);
+        // Of a live one it would be told how long ago that was.
+        let since_ms = pid.filter(|_| verdict == Verdict::Dead).map(|_| 1_796_000_000_000);
         let report = Report::never_claimed(office);
-        Report { running: is_alive, verdict, reason: reason.clone(), pid, ..report }
+        Report { running: is_alive, verdict, reason: reason.clone(), pid, since_ms, ..report }
     }
 
     fn said(report: &Report) -> String {
