@@ -30,6 +30,8 @@ mod restart;
 mod run;
 #[cfg(test)]
 mod schema;
+#[cfg(test)]
+mod sentences;
 mod signal;
 mod sql;
 mod statements;
@@ -131,7 +133,7 @@ fn dispatch(cli: &Cli, arguments: &[OsString]) -> i32 {
         Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
         Verb::Completions { shell } => ("completions", Ok(completions(*shell))),
         Verb::Man => ("man", man()),
-        Verb::Help { topic: args::Topic::Words } => ("help", Ok(words::words())),
+        Verb::Help { topic } => ("help", words::help(topic)),
     };
     // `wait` may have waited for it.
     let misplaced = before.filter(|_| missing::store_at(cli).is_some());

@@ -57,17 +57,19 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> String {
 /// may come at any time.
 const FORMAT: u64 = 1;
 
+/// The name of the field that says it.
+pub(crate) const FORMAT_NAME: &str = "format";
+
 /// A document with its format: in an object, and in each element of an array or a stream, so that
-/// a program that reads one of them has it. A query's own column of that name is the caller's.
-struct WithFormat<'a>(&'a Value);
+/// a program that reads one of them has it. No document has a field of that name for anything else.
+pub(crate) struct WithFormat<'a>(pub(crate) &'a Value);
 
 impl Serialize for WithFormat<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        const NAME: &str = "format";
         match self.0 {
-            Value::Object(fields) if !fields.contains_key(NAME) => {
+            Value::Object(fields) => {
                 let mut map = serializer.serialize_map(Some(fields.len() + 1))?;
-                map.serialize_entry(NAME, &FORMAT)?;
+                map.serialize_entry(FORMAT_NAME, &FORMAT)?;
                 for (name, value) in fields {
                     map.serialize_entry(name, value)?;
                 }
@@ -130,7 +132,7 @@ mod tests {
         for (document, expected) in [
             (json!({"a": {"b": 1}}), r#"{"format":1,"a":{"b":1}}"#),
             (json!([{"a": 1}, {"a": [{}]}]), r#"[{"format":1,"a":1},{"format":1,"a":[{}]}]"#),
-            (json!({"a": 1, "format": "x"}), r#"{"a":1,"format":"x"}"#),
+            (json!({"a": 1, "format": 1}), r#"{"format":1,"a":1}"#),
             (json!([]), "[]"),
             (json!(null), "null"),
         ] {

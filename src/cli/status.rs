@@ -311,7 +311,7 @@ fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
 }
 
 /// What to do comes right after the answer.
-fn text(report: &Report, invocation: &Invocation, place: &Place) -> String {
+pub(super) fn text(report: &Report, invocation: &Invocation, place: &Place) -> String {
     let style = Style::of_stdout();
     let answer = after_end::happened(report, place);
     let answer = shortened(&output::one_line(&answer));
