@@ -102,7 +102,7 @@ ends AS (
 told AS (
     SELECT *,
            CASE WHEN exit_code <> 0 THEN ', ' || with_code ELSE '' END AS and_code,
-           CASE WHEN signal = 9 THEN ', by SIGKILL'
+           CASE WHEN signal = 9 THEN ', with SIGKILL'
                 WHEN exit_code <> 0 THEN ', ' || with_code
                 ELSE '' END AS and_how,
            -- What the kernel said of it, if anybody heard.
@@ -124,7 +124,8 @@ SELECT id AS instance, profile, kind, pid,
            WHEN 'crashed' THEN 'crashed' || coalesce(': ' || by_signal, ': ' || with_code, '')
            WHEN 'planned_stop' THEN 'stopped on purpose' || and_how
            WHEN 'taken_over' THEN 'taken over' || and_how
-           WHEN 'released' THEN 'released' || and_code
+           WHEN 'released' THEN CASE
+                WHEN exit_code <> 0 THEN 'crashed: ' || with_code ELSE 'released' END
            WHEN 'evicted' THEN 'its record was ended by hand'
            WHEN 're_executed' THEN 'became another program'
            WHEN 'handed_over' THEN 'handed over to its successor'

@@ -480,9 +480,9 @@ mod tests {
             ),
             // What may be a secret is not repeated; all else is, the locks above all.
             (
-                &["incumbent", "run", "--lock", "s=identity", "--reap", "gw"][..],
+                &["incumbent", "run", "--lock", "s=identity", "--quiet", "gw"][..],
                 WAIT,
-                "wait (`incumbent run --wait --lock-env s=VAR --reap -- gw` (with the identity in \
+                "wait (`incumbent run --wait --lock-env s=VAR --quiet -- gw` (with the identity in \
                  the variable VAR))",
             ),
             (

@@ -70,7 +70,7 @@ impl Serialize for WithFormat<'_> {
             Value::Object(fields) => {
                 let mut map = serializer.serialize_map(Some(fields.len() + 1))?;
                 map.serialize_entry(FORMAT_NAME, &FORMAT)?;
-                for (name, value) in fields {
+                for (name, value) in fields.iter().filter(|(name, _)| *name != FORMAT_NAME) {
                     map.serialize_entry(name, value)?;
                 }
                 map.end()
