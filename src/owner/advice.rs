@@ -110,7 +110,13 @@ impl Holder {
             ),
             Reason::ChildLives => {
                 let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
-                format!("end pid {child} (`kill -KILL {child}`), then start again")
+                match self.office() {
+                    Some(office) => format!(
+                        "end what it left behind, pid {child}, with `incumbent {}`, then start again",
+                        office.verb("stop")
+                    ),
+                    None => format!("end pid {child} (`kill -KILL {child}`), then start again"),
+                }
             }
             // To stop it, or to take its place, ends whoever asks; to wait for it never ends.
             _ if self.is_our_run => {
@@ -132,8 +138,8 @@ impl Holder {
                     None => format!("`kill -KILL {pid}`"),
                 };
                 format!(
-                    "it is suspended by a signal (SIGSTOP): continue it with `kill -CONT {pid}`, or end it \
-                     with {end}"
+                    "it is suspended by a signal (SIGSTOP): continue it with `kill -CONT {pid}`, \
+                     or end it with {end}"
                 )
             }
             _ => match &self.wanted {
