@@ -39,6 +39,7 @@ mod status;
 mod status_set;
 mod stop;
 mod style;
+mod to_do;
 mod unit;
 mod usage;
 mod wait;

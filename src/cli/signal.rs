@@ -5,7 +5,6 @@ use serde_json::json;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
-use crate::cli::each::instead;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::stop::Signalled;
 use crate::{Existing, InstanceId, Verdict, sys};
@@ -46,7 +45,10 @@ pub(super) fn signal(global: &Global, arguments: &args::Signal) -> Outcome {
         Signalled::NotRunning => (exit::NOT_RUNNING, format!("{office}: not running\n"), None),
         Signalled::Served(by) => {
             let what = format!("{office} is served by {by}, together with other profiles");
-            let advice = instead(&format!("signal {name}"), by);
+            let advice = format!(
+                "`incumbent {}`, if you mean all that it serves",
+                by.verb(&format!("signal {name}"))
+            );
             (exit::NO, String::new(), Some(Complaint::new(what).advising(advice)))
         }
         Signalled::NotSent(holder, why) => {

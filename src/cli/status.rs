@@ -6,6 +6,7 @@ use crate::cli::args::Global;
 use crate::cli::each::named_in;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit};
 use crate::cli::process_status::{held_by, of_process};
+use crate::cli::to_do::{idles, says_silence, what_to_do};
 use crate::cli::{after_end, args, metrics, missing, output};
 use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
@@ -346,29 +347,6 @@ fn command_age(report: &Report) -> Option<String> {
     age.or_else(|| report.command_since_ms.map(ago))
 }
 
-/// Of a live one that does nothing: why.
-fn idles(report: &Report) -> Option<String> {
-    if report.flags.stopped {
-        return Some("suspended (SIGSTOP)".to_owned());
-    }
-    if report.flags.frozen {
-        return Some("frozen by its control group".to_owned());
-    }
-    if report.flags.command_stopped {
-        return Some("its command is suspended (SIGSTOP)".to_owned());
-    }
-    let silence = report.unresponsive_for?;
-    Some(format!("unresponsive: no heartbeat for {}", span(silence)))
-}
-
-/// Whether the answer says already that it has missed its heartbeats.
-fn says_silence(report: &Report) -> bool {
-    report.verdict == Verdict::Alive
-        && !report.flags.stopped
-        && !report.flags.frozen
-        && !report.flags.command_stopped
-}
-
 /// The answer; `ended` is what became of one that is not running.
 fn headline(report: &Report, ended: &str, style: Style) -> String {
     let (office, pid) = (&report.office, pid(report));
@@ -482,41 +460,6 @@ fn facts(report: &Report, answer: &str) -> Vec<(String, String)> {
         lines.extend(more.map(|more| line("detail", more.to_owned())));
     }
     lines
-}
-
-/// What to do about it.
-fn what_to_do(report: &Report, place: &Place) -> Vec<String> {
-    let mut advice = Vec::new();
-    // Of one that is served the server is meant.
-    let holder = report.served_by.as_ref().unwrap_or(&report.office);
-    match report.verdict {
-        Verdict::Dead => {
-            advice.extend(after_end::what_to_do(report, place));
-            return advice;
-        }
-        Verdict::Unknown => advice.push(format!(
-            "check where it was started; if it is certainly gone: `incumbent {}`",
-            holder.verb("evict --force")
-        )),
-        Verdict::Alive => {}
-    }
-    if let Some(thaw) = report.how_to_thaw() {
-        advice.push(format!("thaw it: {thaw}"));
-    } else if report.flags.stopped {
-        let pid = report.pid.unwrap_or_default();
-        advice.push(format!("continue it with `kill -CONT {pid}`"));
-    } else if let Some(child) = report.child_pid.filter(|_| report.flags.command_stopped) {
-        advice.push(format!("continue its command with `kill -CONT {child}`"));
-    } else if report.unresponsive_for.is_some() && report.running {
-        advice.push(format!(
-            "look at what it does, or restart it: `incumbent {}`",
-            holder.verb("restart")
-        ));
-    }
-    if let Place::FullDisk(directory) = place {
-        advice.push(after_end::make_room(directory));
-    }
-    advice
 }
 
 fn shortened(value: &str) -> String {

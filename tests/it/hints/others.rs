@@ -74,6 +74,9 @@ pub(super) const NOT_RUN: &[(&str, &str)] = &[
 /// Made of a verb that is an argument of its own: `systemctl(manager, "stop", unit)`.
 const MADE: &str = "systemctl(";
 
+/// It has no verb.
+const ALONE: &str = "journalctl";
+
 /// The kind of such a command: the program, and its verb or option; `None` for other programs.
 fn kind_of(command: &str) -> Option<String> {
     let mut words = command.split_whitespace().filter(|word| *word != "--user");
@@ -91,16 +94,20 @@ fn kind_of(command: &str) -> Option<String> {
 pub(super) fn advised(text: &str) -> BTreeSet<String> {
     let code = code_of(text);
     let mut found = BTreeSet::new();
-    for mark in ['`', '"'] {
-        for piece in code.split(mark).skip(1) {
-            // What is only the beginning of a text is no command.
-            if PROGRAMS.iter().any(|program| piece.starts_with(&format!("{program} "))) {
-                found.extend(kind_of(&filled_in(piece)));
-            }
+    let is_program = |piece: &&str| PROGRAMS.iter().any(|it| piece.starts_with(&format!("{it} ")));
+    for piece in code.split('`').skip(1).filter(is_program) {
+        found.extend(kind_of(&filled_in(piece)));
+    }
+    // A text that is a command as a whole, and no message that begins with a program.
+    for piece in code.split('"').skip(1).filter(is_program) {
+        let filled = filled_in(piece);
+        let is_short = filled.split(' ').count() <= 3 || filled.contains(" && ");
+        if is_short && filled.ends_with('X') {
+            found.extend(kind_of(&filled).filter(|kind| kind.contains(' ') || kind == ALONE));
         }
     }
     for piece in code.split(MADE).skip(1) {
-        let arguments = piece.split(')').next().unwrap();
+        let arguments: String = piece.chars().take(60).collect();
         let verb = arguments.split('"').nth(1);
         found.extend(verb.map(|verb| format!("systemctl {verb}")));
     }
