@@ -10,9 +10,9 @@
 --
 -- The counters are written by triggers, so that programs of before this migration are counted, too.
 --
--- What older programs still see: everything of 0001 to 0009, unchanged, and they may go on writing. A
--- restart within an older `run` is not counted, and a heartbeat of an older program leaves the memory
--- as it is.
+-- What older programs still see: everything of 0001 to 0009, and one more column of the view
+-- incarnations; they may go on writing. A restart within an older `run` is not counted, and a heartbeat
+-- of an older program leaves the memory as it is.
 
 CREATE TABLE counters (
     profile   TEXT NOT NULL,
@@ -69,3 +69,72 @@ BEGIN
     VALUES (NEW.profile, NEW.kind, 'restarts', 1)
     ON CONFLICT (profile, kind, name, reason, exit_code) DO UPDATE SET count = count + 1;
 END;
+
+-- How it ended, in a few words, as `history` and `status` say it: a crash is told from a success, which
+-- end_reason alone does not do. Signals have the numbers of Linux.
+DROP VIEW incarnations;
+CREATE VIEW incarnations AS
+WITH signals (number, name) AS (
+    VALUES (1, 'SIGHUP'), (2, 'SIGINT'), (3, 'SIGQUIT'), (4, 'SIGILL'), (5, 'SIGTRAP'),
+           (6, 'SIGABRT'), (7, 'SIGBUS'), (8, 'SIGFPE'), (9, 'SIGKILL'), (10, 'SIGUSR1'),
+           (11, 'SIGSEGV'), (12, 'SIGUSR2'), (13, 'SIGPIPE'), (14, 'SIGALRM'), (15, 'SIGTERM'),
+           (17, 'SIGCHLD'), (18, 'SIGCONT'), (19, 'SIGSTOP'), (20, 'SIGTSTP'), (21, 'SIGTTIN'),
+           (22, 'SIGTTOU'), (23, 'SIGURG'), (24, 'SIGXCPU'), (25, 'SIGXFSZ'), (26, 'SIGVTALRM'),
+           (27, 'SIGPROF'), (28, 'SIGWINCH'), (29, 'SIGIO'), (31, 'SIGSYS')
+),
+ends AS (
+    SELECT *,
+           coalesce((SELECT name FROM signals WHERE number = signal), 'signal#' || signal) AS by_signal,
+           'exit code ' || exit_code || CASE
+               WHEN exit_code = 126 THEN ' (the command cannot be executed)'
+               WHEN exit_code = 127 THEN ' (command not found)'
+               WHEN exit_code BETWEEN 129 AND 159 THEN ' (as after ' || coalesce(
+                   (SELECT name FROM signals WHERE number = exit_code - 128),
+                   'signal#' || (exit_code - 128)) || ')'
+               ELSE '' END AS with_code
+    FROM instances WHERE kind IS NOT NULL
+),
+told AS (
+    SELECT *,
+           CASE WHEN exit_code <> 0 THEN ', ' || with_code ELSE '' END AS and_code,
+           CASE WHEN signal = 9 THEN ', by SIGKILL'
+                WHEN exit_code <> 0 THEN ', ' || with_code
+                ELSE '' END AS and_how,
+           -- What the kernel said of it, if anybody heard.
+           CASE WHEN exit_code = 0 THEN 'ended: exit code 0'
+                WHEN exit_code IS NOT NULL THEN 'crashed: ' || with_code
+                WHEN signal = 9 THEN 'killed: SIGKILL'
+                WHEN signal IN (4, 5, 6, 7, 8, 11, 24, 25, 31) THEN 'crashed: ' || by_signal
+                ELSE 'ended by ' || by_signal END AS seen
+    FROM ends
+)
+SELECT id AS instance, profile, kind, pid,
+       strftime('%Y-%m-%dT%H:%M:%fZ', started_at_ms / 1000.0, 'unixepoch') AS started,
+       strftime('%Y-%m-%dT%H:%M:%fZ', ended_at_ms / 1000.0, 'unixepoch') AS ended,
+       round((ended_at_ms - started_at_ms) / 1000.0, 3) AS lasted_s,
+       end_reason, ended_by, exit_code, signal, detail,
+       CASE end_reason
+           WHEN 'oom_suspected' THEN 'killed: ' || coalesce(by_signal, 'SIGKILL') || ', out of memory'
+           WHEN 'panicked' THEN 'crashed: panic' || and_code
+           WHEN 'crashed' THEN 'crashed' || coalesce(': ' || by_signal, ': ' || with_code, '')
+           WHEN 'planned_stop' THEN 'stopped on purpose' || and_how
+           WHEN 'taken_over' THEN 'taken over' || and_how
+           WHEN 'released' THEN 'released' || and_code
+           WHEN 'evicted' THEN 'its record was ended by hand'
+           WHEN 're_executed' THEN 'became another program'
+           WHEN 'handed_over' THEN 'handed over to its successor'
+           WHEN 'store_replaced' THEN 'its store was deleted or replaced'
+           WHEN 'rebooted' THEN 'the machine was restarted'
+           WHEN 'signalled' THEN CASE
+               WHEN signal IS NULL THEN 'ended by a signal' || and_code
+               WHEN signal = 9 AND exit_code IS NULL THEN 'killed: SIGKILL'
+               ELSE 'ended by ' || by_signal || coalesce(', ' || with_code, '') END
+           WHEN 'exited' THEN coalesce(seen, 'ended')
+           WHEN 'anchor_released' THEN coalesce(seen, 'killed or crashed')
+           WHEN 'no_such_process' THEN coalesce(seen, 'killed or crashed')
+           WHEN 'zombie' THEN coalesce(seen, 'killed or crashed')
+           WHEN 'pid_reused' THEN coalesce(seen, 'killed or crashed')
+           WHEN 'identity_mismatch' THEN coalesce(seen, 'killed or crashed')
+           ELSE replace(end_reason, '_', ' ') END AS summary
+FROM told
+ORDER BY id DESC;

@@ -25,6 +25,10 @@ macro_rules! reasons {
         }
 
         impl Reason {
+            /// All of them, but for those of other versions.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant),*];
+
             /// The reason in snake case, as stored and as the CLI shows it.
             #[must_use]
             pub fn as_str(&self) -> &str {

@@ -136,6 +136,37 @@ fn code_in_words(code: i32) -> String {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use crate::store::migrate::{SCHEMA_VERSION, in_memory};
+
+    /// Those that have the same number on every system.
+    const SIGNALS: [i32; 12] = [1, 2, 3, 4, 5, 6, 8, 9, 11, 13, 14, 15];
+
+    /// The view `incarnations` has these words in SQL. They stay the same.
+    #[test]
+    fn the_view_says_the_same() {
+        let connection = in_memory(SCHEMA_VERSION).unwrap();
+        connection.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        let codes = [0, 1, 2, 64, 77, 125, 126, 127, 128, 255].into_iter();
+        let codes = codes.chain(SIGNALS.map(|signal| 128 + signal)).map(Some).chain([None]);
+        let signals = || SIGNALS.into_iter().chain([64, 99]).map(Some).chain([None]);
+        let mut reasons: Vec<Reason> = Reason::ALL.to_vec();
+        reasons.push(Reason::from("of_a_later_version".to_owned()));
+        let sql = "REPLACE INTO instances (id, profile, kind, origin, pid, nonce_hash, \
+                   stop_budget_ms, started_at_ms, ended_at_ms, end_reason, exit_code, signal) \
+                   VALUES (1, 'p', 'k', 'run', 1, '', 1, 1, 2, ?1, ?2, ?3)";
+        let mut end = connection.prepare(sql).unwrap();
+        let mut told = connection.prepare("SELECT summary FROM incarnations").unwrap();
+        for reason in reasons {
+            for exit_code in codes.clone() {
+                for signal in signals() {
+                    end.execute((reason.as_str(), exit_code, signal)).unwrap();
+                    let said: String = told.query_row([], |row| row.get(0)).unwrap();
+                    let expected = summary(&reason, exit_code, signal);
+                    assert_eq!(said, expected, "{reason}, {exit_code:?}, {signal:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_crash_is_told_from_a_success() {
