@@ -55,15 +55,15 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> String {
 /// may come at any time.
 const FORMAT: u64 = 1;
 
+/// The name of the field that says it.
+pub(crate) const FORMAT_NAME: &str = "format";
+
 /// A document with its format: in an object, and in each element of an array or a stream, so that
-/// a program that reads one of them has it. A query's own column of that name is the caller's.
+/// a program that reads one of them has it. No document has a field of that name for anything else.
 pub(crate) fn with_format(document: Value) -> Value {
-    const NAME: &str = "format";
     match document {
         Value::Object(mut fields) => {
-            if !fields.contains_key(NAME) {
-                fields.shift_insert(0, NAME.to_owned(), FORMAT.into());
-            }
+            fields.shift_insert(0, FORMAT_NAME.to_owned(), FORMAT.into());
             Value::Object(fields)
         }
         Value::Array(elements) => elements.into_iter().map(with_format).collect(),
@@ -121,7 +121,7 @@ mod tests {
         for (document, expected) in [
             (json!({"a": {"b": 1}}), r#"{"format":1,"a":{"b":1}}"#),
             (json!([{"a": 1}, {"a": [{}]}]), r#"[{"format":1,"a":1},{"format":1,"a":[{}]}]"#),
-            (json!({"a": 1, "format": "x"}), r#"{"a":1,"format":"x"}"#),
+            (json!({"a": 1, "format": 1}), r#"{"format":1,"a":1}"#),
             (json!([]), "[]"),
             (json!(null), "null"),
         ] {

@@ -40,6 +40,9 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
     // What says nothing is refused in SQLite's own words.
     let answer = store.query(statements.first().copied().unwrap_or(&text))?;
     let (columns, rows) = (&answer.columns, &answer.rows);
+    if format == Format::Json {
+        refuse_names(columns)?;
+    }
     if arguments.csv {
         return Ok(Answer::data(exit::OK, csv(columns, rows)?));
     }
@@ -69,6 +72,25 @@ fn read(from: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(SQL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Each row is an object that has its format, and one value for each name.
+fn refuse_names(columns: &[String]) -> Result<()> {
+    let refused = |what: String| {
+        let hint = "name it with AS, as in `SELECT 1 AS a, 2 AS b`, or ask without `--json`";
+        Err(Error::invalid(what).with_hint(hint))
+    };
+    for (nth, name) in columns.iter().enumerate() {
+        if name == printable::FORMAT_NAME {
+            return refused(format!(
+                "a column is called {name:?}: in JSON that is the format of the row"
+            ));
+        }
+        if columns[..nth].contains(name) {
+            return refused(format!("two columns are called {name:?}: in JSON one would be lost"));
+        }
+    }
+    Ok(())
 }
 
 fn documents(columns: &[String], rows: &[Vec<SqlValue>]) -> Value {
