@@ -13,7 +13,7 @@ pub(crate) mod values;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::status::Desired;
 
@@ -28,7 +28,7 @@ pub(super) use self::status::{Status, StatusField, StatusSet, Wait};
 pub(super) use self::unit::Unit;
 pub(super) use self::values::{Cadence, Time};
 
-/// Who holds the office, is it really alive, and may I take it?
+/// One live owner per gateway and per token, decided by the kernel
 #[derive(Debug, Parser)]
 #[command(
     name = "incumbent",
@@ -57,14 +57,14 @@ Exit codes by cause    systemd, launchd, s6  docker            none
   refused              75                    75                75
   exited               CMD's                 CMD's             CMD's
 
-supervisor_stop: it sent the signal, or Ctrl-C did; signalled: anybody else did.
+supervisor_stop: the supervisor or Ctrl-C sent the signal; signalled: another process sent it.
 start_interrupted: a signal in state starting, except a stop by systemd or launchd.
 refused: also when the office was lost.";
 
 /// How several answers are one exit code.
 const WORST_OF_ALL: &str = "\
 With --all the exit code is the worst of all offices, in this order, the worst first: 70 and 78 \
-it failed, 4 unknown, 1 not done, 75 not now, 3 not running, 0 done.";
+an error, 4 unknown, 1 not done, 75 not now, 3 not running, 0 done.";
 
 /// How one lock is asked about.
 const ONE_LOCK: &str = "\
@@ -81,9 +81,8 @@ running.";
 
 /// What a probe wants to know of `doctor`.
 const DOCTOR: &str = "\
-Exit codes: 0 nothing has to be done now; 1 a warning or an error has to be dealt with, or a \
-repair failed; 75 this process ran short of something, ask again. With --json all findings are \
-listed; their ids are stable.";
+Exit codes: 0 no action needed; 1 act now, or a repair failed; 75 try again. With --json all \
+findings are listed; their ids are stable.";
 
 /// What every verb understands.
 #[derive(Clone, Debug, Args)]
@@ -114,12 +113,12 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Claim the office, then run a command that does not outlive it
+    /// Claim the office and run a command; it ends when `run` ends
     #[command(after_long_help = EXIT_CODES)]
     Run(Run),
     /// Show whether the office's holder is running, and how we know
     Status(Status),
-    /// Wait until somebody holds the office and is ready, or says a state
+    /// Wait until the gateway is ready, or reports a given state
     #[command(after_help = WAITED)]
     Wait(Wait),
     /// Publish the gateway's own status. Only the office's holder may; inside a `run` that is the
@@ -187,17 +186,12 @@ pub(crate) enum Verb {
     },
     /// Print the manual page
     Man,
-    /// Explain the words that have a special meaning here
+    /// Print the help of a verb; `words` explains the words that have a special meaning here
     Help {
-        /// What to explain
-        topic: Topic,
+        /// A verb, or `words` [default: the program itself]
+        #[arg(value_name = "VERB")]
+        topic: Vec<String>,
     },
-}
-
-/// What can be explained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Topic {
-    Words,
 }
 
 #[derive(Debug, Args)]
@@ -267,6 +261,8 @@ pub(crate) struct Backup {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "incumbent sql [OPTIONS] <QUERY|->
+       incumbent sql [OPTIONS] --file <FILE>")]
 pub(crate) struct Sql {
     /// A SELECT, or several, with comments; `-` reads it from standard input
     #[arg(required_unless_present = "file", allow_hyphen_values = true)]

@@ -131,7 +131,7 @@ fn dispatch(cli: &Cli, arguments: &[OsString]) -> i32 {
         Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
         Verb::Completions { shell } => ("completions", Ok(completions(*shell))),
         Verb::Man => ("man", man()),
-        Verb::Help { topic: args::Topic::Words } => ("help", Ok(words::words())),
+        Verb::Help { topic } => ("help", words::help(topic)),
     };
     let invocation = Invocation::of_call(&cli.global, &cli.verb, arguments);
     // An error says what is wrong by itself.

@@ -16,10 +16,7 @@ use crate::Error;
 /// Says it, and returns the exit code.
 pub(super) fn show(mut error: clap::Error, arguments: &[OsString]) -> i32 {
     if !error.use_stderr() {
-        let text = error.render();
-        let text =
-            if Style::of_stdout().paints() { text.ansi().to_string() } else { text.to_string() };
-        let answer = Answer::bytes(exit::OK, text.into_bytes());
+        let answer = help(&error);
         return answer.deliver(Format::Text, &Invocation::default(), "help", Nature::Question);
     }
     escape(&mut error);
@@ -39,6 +36,13 @@ pub(super) fn show(mut error: clap::Error, arguments: &[OsString]) -> i32 {
     let invocation = Invocation::default();
     let answer = Answer::error(&invocation, &error);
     answer.deliver(format, &invocation, verb, Nature::Question)
+}
+
+/// The text that `--help` and `--version` ask for.
+pub(super) fn help(asked: &clap::Error) -> Answer {
+    let text = asked.render();
+    let text = if Style::of_stdout().paints() { text.ansi().to_string() } else { text.to_string() };
+    Answer::bytes(exit::OK, text.into_bytes())
 }
 
 /// What was typed is repeated in the error: as it may be shown.

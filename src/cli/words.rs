@@ -1,6 +1,12 @@
-//! `help words`: the words that are incumbent's own. README has the same lines.
+//! `help`: that of the program or of a verb, as `--help` prints it; and `help words`, the words
+//! that are incumbent's own. README has the same lines.
 
-use crate::cli::output::{Answer, exit};
+use clap::{CommandFactory, Parser};
+
+use crate::Error;
+use crate::cli::args::Cli;
+use crate::cli::output::{Answer, Outcome, exit};
+use crate::cli::usage;
 
 /// A word in each line.
 const WORDS: &str = "\
@@ -12,8 +18,24 @@ marker   a message to one process: stop, restart, make way for another one
 store    the SQLite file in which all of this is recorded
 ";
 
-pub(super) fn words() -> Answer {
-    Answer::bytes(exit::OK, WORDS.as_bytes().to_vec())
+pub(super) fn help(topic: &[String]) -> Outcome {
+    if topic == ["words"] {
+        return Ok(Answer::bytes(exit::OK, WORDS.as_bytes().to_vec()));
+    }
+    // What is asked has to be a verb: the words after `run` would be a command.
+    let program = Cli::command();
+    let mut verb = &program;
+    for word in topic {
+        verb = verb.find_subcommand(word).ok_or_else(|| {
+            Error::invalid(format!("{:?} is not a verb", topic.join(" ")))
+                .with_hint("see `incumbent --help`; `words` can be asked for as well")
+        })?;
+    }
+    let asked = ["incumbent"].into_iter().chain(topic.iter().map(String::as_str));
+    match Cli::try_parse_from(asked.chain(["--help"])) {
+        Err(help) => Ok(usage::help(&help)),
+        Ok(_) => Err(Error::internal(format!("there is no help for {:?}", topic.join(" ")))),
+    }
 }
 
 #[cfg(test)]
