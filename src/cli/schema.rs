@@ -2,8 +2,8 @@
 //!
 //! Built for tests only. A document that is a type of the library is described field by field, and
 //! what is said of a field has to be the type of that field: another one does not compile. One that
-//! a verb puts together is described by its names. Both are held against what every verb really
-//! prints, where a field too many is an error as well (`tests/it/cli/schemas.rs`).
+//! a verb puts together is described by its names, by hand. Both are held against what every verb
+//! really prints, where a field too many is an error as well (`tests/it/cli/schemas.rs`).
 //!
 //! There is a crate that derives such schemas. Half of our documents are written by hand, because
 //! they say more than the fields of one type, and it would know nothing of those.

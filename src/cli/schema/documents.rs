@@ -1,4 +1,8 @@
-//! What each verb prints with `--json`: one file for each.
+//! What each verb prints with `--json`, and what `run --on-end` tells: one file for each.
+//!
+//! A [`document!`] is written by hand: no type is what is printed. What ties it to the program is
+//! `tests/it/cli/schemas.rs`, which has every verb print each of its documents, and lets pass
+//! neither a field that is missing here, nor one that is missing there, nor one of another type.
 
 #![allow(dead_code, reason = "they only stand for documents, and are never made")]
 
@@ -365,6 +369,24 @@ document!(ExportedDocument {
     "file_bytes?": String,
 });
 
+document!(Account {
+    "profile": ProfileName,
+    "kind": Kind,
+    "instance": InstanceId,
+    "pid": u32,
+    "ended_at": Time,
+    "end_reason": Reason,
+    "ended_by": Option<String>,
+    "exit_code": Option<i32>,
+    "signal": Option<i32>,
+    "detail": Option<String>,
+    "summary": String,
+    "stderr": Option<String>,
+    "restarting": bool,
+    "db": String,
+    "db_bytes?": String,
+});
+
 document!(BackupDocument {
     "path": String,
     "backup": String,
@@ -384,6 +406,7 @@ pub(super) fn documents() -> Vec<Document> {
     vec![
         Document::of::<Failed>("error", "What any verb prints that failed"),
         Document::of::<Claimed>("run", "What `run` prints that did not start its command"),
+        Document::of::<Account>("on-end", "What a program reads that `run --on-end` starts"),
         Document::of::<Either<StatusDocument, Vec<StatusDocument>>>(
             "status",
             "An office; with --all an array of them",

@@ -120,6 +120,20 @@ impl Held<'_> {
         self.check("error", &answer.out, &format!("{words:?}"));
     }
 
+    /// What `script`, which ends with `code`, has written to `said.json`.
+    #[track_caller]
+    fn writes(&mut self, code: i32, name: &str, script: &str) -> Value {
+        let said = self.sandbox.file("said.json");
+        let _ = std::fs::remove_file(&said);
+        Process::start(self.sandbox.shell(script)).finish(LIMIT).assert_code(code);
+        let text = eventually("a document", LIMIT, || {
+            let text = std::fs::read_to_string(&said).ok()?;
+            serde_json::from_str::<Value>(&text).ok().map(|_| text)
+        });
+        self.check(name, &text, script);
+        serde_json::from_str(&text).unwrap()
+    }
+
     /// What a doctor finds hangs on the machine.
     #[track_caller]
     fn examines(&mut self, words: &[&str]) {
@@ -150,6 +164,29 @@ fn of_nobody(held: &mut Held<'_>) {
     held.fails(2, &["backup", "copy.db"]);
     held.fails(2, &["nonsense"]);
     held.fails(3, &["status", "--pid", "1"]);
+    std::fs::write(held.sandbox.file("list.txt"), "not a store\n").unwrap();
+    held.fails(78, &["--db", "list.txt", "status"]);
+}
+
+/// With a limit on the size of a file, which stands for a disk that is full.
+fn of_what_cannot_be_written(held: &mut Held<'_>) {
+    const FULL: &str = "ulimit -f 1; incumbent --json";
+    let run = held.sandbox.hold(&[]);
+    let answer = "2> /dev/null | cat > said.json; exit ${PIPESTATUS[0]}";
+    held.writes(70, "error", &format!("bash -c '{FULL} restart {answer}'"));
+    let all = held.writes(70, "restart", &format!("bash -c '{FULL} restart --all {answer}'"));
+    assert_eq!(all[0]["error"]["kind"], "cannot_write", "{all:#}");
+    run.end().assert_code(0);
+}
+
+/// What a program reads that is told of an end.
+fn of_an_end(held: &mut Held<'_>) {
+    let run = "incumbent run --no-backoff --on-end 'cat > said.new; mv said.new said.json'";
+    for (code, options, command) in
+        [(0, "", "true"), (7, "--keep-stderr", "sh -c 'echo why >&2; exit 7'")]
+    {
+        held.writes(code, "on-end", &format!("{run} {options} -- {command}"));
+    }
 }
 
 /// A script that is on record, with all that it can say and hold.
@@ -235,6 +272,8 @@ fn every_document_is_as_its_schema_says() {
     let (script, other) = (sleeper(&sandbox), sleeper(&sandbox));
     of_a_script(&mut held, &script.pid().to_string(), &other.pid().to_string());
     of_a_run(&mut held);
+    of_what_cannot_be_written(&mut held);
+    of_an_end(&mut held);
     held.says(0, 1, &["history"]);
     held.says(0, 1, &["history", "--all", "--since", "1h", "--limit", "3"]);
     held.says(0, 1, &["events", "--event", "office_claimed"]);
