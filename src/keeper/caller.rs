@@ -111,7 +111,7 @@ pub(crate) fn parent_to_record() -> Result<sys::Pid> {
     let Some(why) = why_not(&names, sys::is_forked_copy(pid)) else { return Ok(pid) };
     let name = names.first().copied().unwrap_or("?");
     let what = match why {
-        Why::Manages => "a session or service manager, and no gateway",
+        Why::Manages => "a session or service manager, not a gateway",
         Why::Launches => "a launcher of other programs, which ends with this one",
         Why::IsSubshell => "a subshell, which ends at once",
     };

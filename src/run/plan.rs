@@ -371,7 +371,7 @@ impl Run {
         } else if self.kept_stderr.is_some() || self.on_end.is_some() {
             "a run that keeps or tells what came of its command"
         } else if self.restart_unresponsive.is_some() || self.pid_file.is_some() {
-            "a run that stays beside its command"
+            "a run that keeps watching its command"
         } else {
             return Ok(());
         };
