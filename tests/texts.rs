@@ -1,33 +1,24 @@
-//! Every text for people in one file: `tests/fixtures/texts.txt`, for a reviewer who reads it from
-//! top to bottom.
+//! Texts for people: no phrase that a tired reader stumbles over, in whatever is read; and two
+//! sections of `tests/fixtures/messages.txt`.
 //!
-//! The help is that of `tests/fixtures/help/`, which another test holds against the program. All
-//! else is read in the sources: verdicts, findings of the doctor, messages and hints. So none can
-//! be forgotten, and a new one is seen before it is released. `{}` stands for what is filled in.
-//! To change a text, change it, and then
-//!
-//! ```text
-//! INCUMBENT_UPDATE_GOLDEN=1 cargo test --locked --test texts
-//! ```
-//!
-//! which writes the file anew and fails: look at the difference before it is committed.
+//! That file is written by three tests (`tests/golden/mod.rs`). These here read the help, which is
+//! that of `tests/fixtures/help/`, and the sources: every text of theirs that none of the examples
+//! shows stands at the end of the file, with `{}` for what is filled in. So none is forgotten, and
+//! a new one is seen before it is released.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests live in a real environment")]
 
+mod golden;
 mod sources;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use sources::{root, sources};
 
-/// Set to `1`, it has the file written anew.
-const UPDATE: &str = "INCUMBENT_UPDATE_GOLDEN";
-
 /// Phrases that a tired reader stumbles over, and what to say in their place.
-const AVOIDED: [(&str, &str); 13] = [
+const AVOIDED: [(&str, &str); 16] = [
     ("shall", "must, will, is set to"),
     ("whoever", "a process that, the holder"),
     ("is no", "is not a"),
@@ -41,10 +32,18 @@ const AVOIDED: [(&str, &str); 13] = [
     ("let go of", "release"),
     ("got nowhere", "failed"),
     ("of itself", "say what"),
+    ("beside", "next to, with"),
+    ("make room", "free some disk space"),
+    ("and no", "and not a, without, none"),
 ];
 
+/// Documents for people, and what is copied from `contrib/`.
+const DOCUMENTS: [&str; 6] =
+    [".", "docs", "docs/schema", "contrib", "contrib/grafana", "contrib/prometheus"];
+
 /// Plain English that begins like one of those.
-const PLAIN: [&str; 4] = ["there is no", "there are no", "is no longer", "are no longer"];
+const PLAIN: [&str; 5] =
+    ["there is no", "there are no", "is no longer", "are no longer", "and no longer"];
 
 /// What a statement begins with. It is not for people.
 const SQL: [&str; 14] = [
@@ -176,24 +175,13 @@ impl Literal {
     }
 }
 
-/// Where the texts of a file stand; `None` for a file that has none for people.
-fn section(path: &str) -> Option<&'static str> {
+/// Whether a file says something to people. The rest of it stands in the help.
+fn speaks(path: &str) -> bool {
     let room = path.split(['/', '.']).next().unwrap();
-    match room {
-        _ if path.starts_with("cli/schema") || path.ends_with("tests.rs") => None,
-        // All of it stands in the help.
-        _ if path == "cli/args.rs" => None,
-        "lib" | "main" | "words" | "environment" => None,
-        _ if path == "status/summary.rs" => Some(VERDICTS),
-        "liveness" => Some(VERDICTS),
-        "doctor" => Some("The doctor"),
-        "cli" => Some("The command line"),
-        "unit" => Some("What `unit` prints"),
-        _ => Some("Messages, and what to do"),
-    }
+    let is_silent = ["lib", "main", "words", "environment"].contains(&room);
+    let is_help = path == "cli/args.rs";
+    !is_silent && !is_help && !path.starts_with("cli/schema") && !path.ends_with("tests.rs")
 }
-
-const VERDICTS: &str = "Verdicts, and how something ended";
 
 /// Help without what all verbs have in common.
 fn own_part(help: &str) -> String {
@@ -227,11 +215,10 @@ fn help() -> BTreeMap<String, String> {
     help
 }
 
-/// The texts of all files, by section and file.
-fn said() -> BTreeMap<&'static str, BTreeMap<String, Vec<String>>> {
-    let mut said: BTreeMap<_, BTreeMap<_, Vec<_>>> = BTreeMap::new();
-    for source in sources() {
-        let Some(section) = section(&source.path) else { continue };
+/// The texts of all files, by file.
+fn said() -> BTreeMap<String, Vec<String>> {
+    let mut said = BTreeMap::new();
+    for source in sources().into_iter().filter(|source| speaks(&source.path)) {
         let texts: Vec<String> = literals(source.code())
             .iter()
             .filter(|literal| literal.is_text())
@@ -240,45 +227,79 @@ fn said() -> BTreeMap<&'static str, BTreeMap<String, Vec<String>>> {
                 if literal.is_hint() { format!("  try: {text}") } else { text }
             })
             .collect();
-        if !texts.is_empty() {
-            said.entry(section).or_default().insert(source.path, texts);
-        }
+        said.insert(source.path, texts);
     }
     said
 }
 
-/// The file.
-fn page() -> String {
-    let mut page = "# Help\n".to_owned();
-    for (name, text) in help() {
-        write!(page, "\n## {name}\n\n{text}").unwrap();
+/// Whether a line has `text`, with whatever was filled in.
+fn shows(line: &str, text: &str) -> bool {
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while let Some((before, after)) = rest.split_once('{') {
+        pieces.push(before);
+        rest = after.split_once('}').map_or("", |it| it.1);
     }
-    for (section, files) in said() {
-        writeln!(page, "\n# {section}").unwrap();
-        for (file, texts) in files {
-            writeln!(page, "\n## {file}\n\n{}", texts.join("\n")).unwrap();
+    pieces.push(rest);
+    let mut left = line;
+    pieces.iter().all(|piece| match left.split_once(piece) {
+        Some((_, after)) => {
+            left = after;
+            true
         }
-    }
-    page
+        None => false,
+    })
 }
 
-fn place() -> PathBuf {
-    root().join("tests/fixtures/texts.txt")
+fn help_section() -> String {
+    let examples: Vec<(String, String)> = help().into_iter().collect();
+    golden::written(&examples)
+}
+
+/// What no example shows.
+fn rest(page: &str) -> String {
+    let shown = [golden::ERRORS, golden::ERRORS_OF_PROGRAMS, golden::DOCTOR, golden::VERDICTS];
+    let shown = shown.into_iter().chain([golden::ENDS]).map(|name| golden::section(page, name));
+    let shown: Vec<String> = shown.collect();
+    let is_shown = |text: &str| {
+        let text = text.strip_prefix("  try: ").unwrap_or(text);
+        shown.iter().flat_map(|it| it.lines()).any(|line| shows(line, text))
+    };
+    let mut examples = Vec::new();
+    for (file, mut texts) in said() {
+        texts.retain(|text| !is_shown(text));
+        if !texts.is_empty() {
+            examples.push((file, texts.join("\n")));
+        }
+    }
+    golden::written(&examples)
 }
 
 #[test]
 fn every_text_is_the_one_that_is_kept() {
-    let page = page();
-    if std::env::var(UPDATE).is_ok_and(|value| value == "1") {
-        std::fs::write(place(), page).unwrap();
-        panic!("{} is renewed: look at the difference, and unset {UPDATE}", place().display());
+    let update = std::env::var(golden::UPDATE).is_ok_and(|value| value == "1");
+    let said = [(golden::REST, rest(&golden::page())), (golden::HELP, help_section())];
+    golden::check(update, &said);
+}
+
+/// A kind that is new has no example yet: make one in `tests/it/messages/errors.rs`, or, if the
+/// program itself cannot be brought to it, in `src/cli/sentences.rs`.
+#[test]
+fn every_kind_of_error_has_an_example() {
+    let source = std::fs::read_to_string(root().join("src/error.rs")).unwrap();
+    let kinds =
+        source.split_once("pub enum ErrorKind {").unwrap().1.split_once("\n    }").unwrap().0;
+    let kinds = kinds.lines().filter_map(|line| line.split_once(" = \"")?.1.split('"').next());
+    let kinds: Vec<&str> = kinds.collect();
+    assert!(kinds.len() > 10, "{kinds:?}");
+    let page = golden::page();
+    for kind in kinds {
+        let begins = format!("{kind}, exit code ");
+        let has = [golden::ERRORS, golden::ERRORS_OF_PROGRAMS].iter().any(|name| {
+            let examples = golden::examples(&golden::section(&page, name));
+            examples.iter().any(|(name, _)| name.starts_with(&begins))
+        });
+        assert!(has, "there is no example of the kind {kind}");
     }
-    let kept = std::fs::read_to_string(place()).unwrap();
-    let renew = format!("If the new words are meant: {UPDATE}=1 cargo test --locked --test texts");
-    for (number, (kept, said)) in kept.lines().zip(page.lines()).enumerate() {
-        assert_eq!(kept, said, "line {}. {renew}", number + 1);
-    }
-    assert_eq!(kept.lines().count(), page.lines().count(), "{renew}");
 }
 
 /// The phrases of [`AVOIDED`] that a text has.
@@ -293,17 +314,55 @@ fn avoided_in(text: &str) -> Vec<(&'static str, &'static str)> {
     AVOIDED.into_iter().filter(has).collect()
 }
 
+/// The documents, with their names: of the CHANGELOG what is not released yet.
+fn documents() -> Vec<(String, String)> {
+    let mut documents = Vec::new();
+    for directory in DOCUMENTS {
+        for entry in std::fs::read_dir(root().join(directory)).unwrap() {
+            let path = entry.unwrap().path();
+            let is_document = path
+                .extension()
+                .is_some_and(|it| ["md", "yml", "yaml", "json", "rules"].iter().any(|x| it == *x));
+            let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+            // Not for users: of fields, and of what developers do.
+            let is_other = name.ends_with("FIELD-BUGS.md") || name.ends_with("ARCHITECTURE.md");
+            if is_document && !is_other {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let text = match text.split_once("## Unreleased") {
+                    Some((_, text)) if name.ends_with("CHANGELOG.md") => {
+                        text.split("\n## ").next().unwrap().to_owned()
+                    }
+                    _ => text,
+                };
+                documents.push((name, text));
+            }
+        }
+    }
+    documents
+}
+
 #[test]
 fn nothing_is_said_in_a_quaint_way() {
-    let page = page();
-    // What stands in two lines of a help is one sentence.
-    let blocks = page.split("\n\n").map(|block| block.replace("\n         ", " "));
-    let lines: Vec<String> =
-        blocks.flat_map(|it| it.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let mut all = documents();
+    all.push(("messages.txt".to_owned(), golden::page()));
+    all.push(("the help".to_owned(), help_section()));
+    let texts = said().into_iter().map(|(file, texts)| (file, texts.join("\n\n")));
+    all.extend(texts);
     let mut wrong = String::new();
-    for line in lines {
-        for (phrase, better) in avoided_in(&line) {
-            writeln!(wrong, "{phrase:?} (say: {better}) in: {}", line.trim()).unwrap();
+    for (name, text) in all {
+        // What stands in two lines is one sentence.
+        for block in text.split("\n\n") {
+            // The name of a file is no text.
+            let lines = block.lines().filter(|line| !line.starts_with("## "));
+            let words = lines.flat_map(str::split_whitespace);
+            let block = words.collect::<Vec<_>>().join(" ");
+            for (phrase, better) in avoided_in(&block) {
+                let at = block.to_lowercase().find(phrase).unwrap_or_default();
+                let from = block.floor_char_boundary(at.saturating_sub(40));
+                let to = block.ceil_char_boundary((at + 60).min(block.len()));
+                writeln!(wrong, "{name}: {phrase:?} (say: {better}): {}", &block[from..to])
+                    .unwrap();
+            }
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
@@ -338,6 +397,7 @@ fn texts_are_found_and_phrases_are_seen() {
         ("{} is no name of a service", &["is no"][..]),
         ("It starts anew, in vain", &["anew", "in vain"][..]),
         ("marshall the allegations", &[][..]),
+        ("make room: it and no other", &["make room", "and no"][..]),
     ] {
         let phrases: Vec<&str> = avoided_in(text).into_iter().map(|it| it.0).collect();
         assert_eq!(phrases, expected, "{text}");

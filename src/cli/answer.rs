@@ -195,15 +195,15 @@ impl Complaint {
         if is_said { self } else { self.advising(advice) }
     }
 
+    pub(super) fn tell(&self, invocation: &Invocation, verb: &str) {
+        output::tell_lines(&self.text(invocation, verb));
+    }
+
     /// `incumbent: VERB: MESSAGE`, and what to do below it. Arguments that are wrong may say no
     /// verb.
-    pub(super) fn tell(&self, invocation: &Invocation, verb: &str) {
+    pub(super) fn text(&self, invocation: &Invocation, verb: &str) -> String {
         let verb = if verb.is_empty() { String::new() } else { format!("{verb}: ") };
-        output::tell_lines(&format!(
-            "incumbent: {verb}{}\n{}",
-            self.message_line(),
-            self.below(invocation)
-        ));
+        format!("incumbent: {verb}{}\n{}", self.message_line(), self.below(invocation))
     }
 
     fn message_line(&self) -> String {

@@ -81,7 +81,7 @@ fn line(incarnation: &Incarnation, with_office: bool) -> String {
 }
 
 /// How it ended, in a sentence, with the word that scripts look for.
-fn story(incarnation: &Incarnation, reason: &Reason) -> String {
+pub(super) fn story(incarnation: &Incarnation, reason: &Reason) -> String {
     let by = incarnation.ended_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let signal = incarnation.signal.map_or_else(|| "a signal".to_owned(), sys::signal_name);
     let summary = incarnation.summary.as_deref().unwrap_or_default();

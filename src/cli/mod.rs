@@ -30,6 +30,8 @@ mod restart;
 mod run;
 #[cfg(test)]
 mod schema;
+#[cfg(test)]
+mod sentences;
 mod signal;
 mod sql;
 mod statements;

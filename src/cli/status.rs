@@ -299,7 +299,7 @@ fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
 }
 
 /// What to do about a dead one comes right after the answer.
-fn text(report: &Report, invocation: &Invocation, db: Option<&Path>) -> String {
+pub(super) fn text(report: &Report, invocation: &Invocation, db: Option<&Path>) -> String {
     let style = Style::of_stdout();
     let mut text = headline(report, style) + "\n";
     let mut lines = facts(report);

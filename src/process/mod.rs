@@ -43,4 +43,6 @@ pub use crate::process::command_line::redact::redact;
 pub(crate) use crate::process::anchor::Anchor;
 pub(crate) use crate::process::anchor::probing::Orphan;
 pub(crate) use crate::process::observer::{Clocks, Observer, View};
+#[cfg(test)]
+pub(crate) use crate::process::reference::cannot_tell;
 pub(crate) use crate::process::subject::Subject;

@@ -37,6 +37,8 @@ pub(crate) use crate::store::handle::Inner;
 pub(crate) use crate::store::held::{AnchoredBy, OwnRow};
 pub(crate) use crate::store::last_words::What;
 pub(crate) use crate::store::location::Location;
+#[cfg(test)]
+pub(crate) use crate::store::registry::forked;
 pub(crate) use crate::store::transaction::{BootTime, Tx};
 
 use std::path::Path;

@@ -166,7 +166,7 @@ pub(super) fn share<T: Any + Send + Sync>(
 }
 
 /// The handle of `file` was made by another process, before a fork.
-pub(super) fn forked(file: &Path) -> Error {
+pub(crate) fn forked(file: &Path) -> Error {
     Error::new(
         ErrorKind::Forked,
         format!("{} was opened before this process was forked from its parent", file.display()),

@@ -34,6 +34,7 @@ mod legacy;
 mod locks;
 mod lost_store;
 mod markers;
+mod messages;
 mod processes;
 mod run;
 mod status;
