@@ -180,16 +180,15 @@ fn refused(
     }
     let inner = &store.inner;
     let in_vain = InVain::new(inner, options, &obstacle.holder);
-    match waiter {
-        Some(waiter) => waiter.row.in_vain = Some(in_vain),
-        // The store was too busy for one.
-        None => {
-            let write = || inner.write(|tx| in_vain.record(tx));
-            if let Err(error) = with_last_budget(LET_GO_WITHIN, write) {
-                tracing::debug!(%error, "that a wait was in vain is kept for later");
-                inner.pending.lock().push(Arc::new(in_vain));
-            }
-        }
+    if let Some(waiter) = waiter {
+        waiter.row.in_vain = Some(in_vain);
+        return obstacle.holder;
+    }
+    // The store was too busy for a row.
+    let write = || inner.write(|tx| in_vain.record(tx));
+    if let Err(error) = with_last_budget(LET_GO_WITHIN, write) {
+        tracing::debug!(%error, "that a wait was in vain is kept for later");
+        inner.pending.lock().push(Arc::new(in_vain));
     }
     obstacle.holder
 }

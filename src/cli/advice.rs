@@ -237,9 +237,10 @@ impl Call {
         }
         let command: Vec<String> = self.command.iter().map(in_words).collect();
         let is_shown = redact(&command) == command && !command.iter().any(|it| self.is_hidden(it));
-        let command = match is_shown {
-            true => command.iter().map(quoted).collect::<Vec<_>>().join(" "),
-            false => "CMD".to_owned(),
+        let command = if is_shown {
+            command.iter().map(quoted).collect::<Vec<_>>().join(" ")
+        } else {
+            "CMD".to_owned()
         };
         Some(Again { verb: self.verb.join(" "), own, command, variables })
     }
@@ -373,7 +374,7 @@ impl Again {
         match self.variables.as_slice() {
             [] => String::new(),
             [one] => format!(" (with the identity in the variable {one})"),
-            [all @ ..] => format!(" (with the identities in the variables {})", all.join(", ")),
+            all => format!(" (with the identities in the variables {})", all.join(", ")),
         }
     }
 }

@@ -161,9 +161,10 @@ mod tests {
             memory_bytes: None,
             heartbeat_at_ms: None,
         };
-        let first_two: String =
-            said(&report).lines().take(2).map(|line| format!("  {line}\n")).collect();
-        format!("{first_two}    history    {}\n", history::story(&incarnation, reason))
+        let said = said(&report);
+        let first_two: Vec<&str> = said.lines().take(2).collect();
+        let story = history::story(&incarnation, reason);
+        format!("  {}\n    history    {story}\n", first_two.join("\n  "))
     }
 
     /// Of the kinds that the program itself cannot be brought to in a test: `tests/texts.rs` asks

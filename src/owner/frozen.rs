@@ -20,7 +20,7 @@ pub(crate) fn seen(inner: &Inner, record: &Record, judged: Judgement) -> Judgeme
     let is_alive = matches!(judged.ruling, Ruling::Alive(_));
     let frozen = is_alive && is_frozen(record, &judged, &inner.location.anchors);
     let command_stopped = is_alive && !judged.flags.stopped && is_command_stopped(record, &judged);
-    Judgement { flags: Flags { frozen, command_stopped, ..judged.flags }, ..judged }
+    Judgement { flags: Flags { command_stopped, frozen, ..judged.flags }, ..judged }
 }
 
 fn is_command_stopped(record: &Record, judged: &Judgement) -> bool {

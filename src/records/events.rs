@@ -220,10 +220,10 @@ const EVENTS_PRUNED_EVERY: i64 = 1_000;
 
 impl Tx<'_> {
     pub(crate) fn record(&self, event: &EventRecord<'_>) -> Result<()> {
-        debug_assert!(Event::NAMES.contains(&event.event), "nobody can ask for {}", event.event);
         const SQL: &str =
             "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
              VALUES (:at_ms, :event, :profile, :kind, :instance_id, :pid, :detail)";
+        debug_assert!(Event::NAMES.contains(&event.event), "nobody can ask for {}", event.event);
         self.prepare_cached(SQL)?.execute(named_params! {
             ":at_ms": self.now_ms(),
             ":event": event.event,

@@ -62,7 +62,7 @@ fn claim_for_myself(
     Ok(match (answer, candidate.replace) {
         (Ok(Won::Tenure(tenure)), _) => Claim::Granted(tenure),
         (Ok(Won::Plan(plan)), Some(replace)) => {
-            carry_out::carry_out(store, &candidate, replace, plan, &options.cancel)?
+            carry_out::carry_out(store, &candidate, replace, *plan, &options.cancel)?
         }
         (Ok(Won::Plan(_)), None) => {
             return Err(Error::internal("a takeover was planned that nobody asked for"));

@@ -57,7 +57,7 @@ pub(crate) fn claim_reserved(store: &Store, candidate: &Candidate<'_>) -> Result
 enum Won {
     Tenure(Tenure),
     /// The office is reserved for us, and its holder is to be brought to an end.
-    Plan(Plan),
+    Plan(Box<Plan>),
 }
 
 /// One claim that does not wait for the holder.
@@ -81,7 +81,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         let outcome = match step {
             TakeoverStep::Claimed(outcome) => outcome,
             TakeoverStep::Reserved(reserved) => {
-                return Ok(Attempt::Granted(Won::Plan(reserved.plan(inner))));
+                return Ok(Attempt::Granted(Won::Plan(Box::new(reserved.plan(inner)))));
             }
         };
         match outcome {

@@ -475,7 +475,7 @@ mod tests {
         assert_eq!(exit_info(&no_pidfd), ExitInfo::Never);
         let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
         let handle = Handle::open(child.id()).unwrap();
-        assert!(handle.wait_ended(Duration::from_secs(60)));
+        assert!(handle.wait_ended(Duration::from_mins(1)));
         let before = handle.end();
         child.wait().unwrap();
         match handle.end() {

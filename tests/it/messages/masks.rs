@@ -76,7 +76,9 @@ fn mask(word: &str, before: &[&str]) -> Option<String> {
         "SUPERVISOR"
     } else if word.ends_with('Z') && word.contains('T') && word.starts_with("20") {
         "TIME"
-    } else if word.ends_with(".lock") && word.matches('-').count() == 2 {
+    } else if word.matches('-').count() == 2
+        && word.rsplit_once('.').is_some_and(|(_, end)| end == "lock")
+    {
         "ANCHOR.lock"
     } else {
         return None;
