@@ -330,10 +330,13 @@ fn check_schema(connection: &Connection) -> rusqlite::Result<()> {
 
 /// What is wrong with the SQL, where, and what helps.
 fn wrong_sql(connection: &Connection, sql: &str, error: &rusqlite::Error) -> Error {
-    let rusqlite::Error::SqlInputError { msg, offset, .. } = error else {
-        return refused(&format!("SQLite: {error}"));
+    let (msg, offset) = match error {
+        rusqlite::Error::SqlInputError { msg, offset, .. } => (msg, *offset),
+        // Where SQLite knows no place.
+        rusqlite::Error::SqliteFailure(_, Some(msg)) => (msg, -1),
+        _ => return refused(&format!("SQLite: {error}")),
     };
-    let place = usize::try_from(*offset).ok().and_then(|offset| sql.get(..offset));
+    let place = usize::try_from(offset).ok().and_then(|offset| sql.get(..offset));
     let place = place.map(|before| {
         let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;
         format!(", at line {}, column {column}", before.matches('\n').count() + 1)

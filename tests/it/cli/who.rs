@@ -151,7 +151,10 @@ fn who_did_it_is_said_once() {
     sandbox.cli(["claim", "--pid", &script.pid().to_string()]).assert_code(0);
     sandbox.cli(["evict", "--force"]).assert_code(0);
     let text = sandbox.cli(["status"]).assert_code(3).out;
-    assert!(text.contains("(its record was ended by hand: incumbent evict (pid "), "{text}");
+    assert!(
+        text.contains("(its record was ended by hand: incumbent evict --force (pid "),
+        "{text}"
+    );
 }
 
 /// Symptom: a script that had claimed for itself ended as ever, and the history called it a crash.

@@ -313,14 +313,15 @@ fn the_memory_of_what_the_command_started_counts() {
     }
     let gateway = "import sys; data = bytearray(64 << 20); print('ready', flush=True); \
                    sys.stdin.read()";
-    let script = format!("echo $$; python3 -c \"{gateway}\"; exit $?");
-    let mut run = sandbox.hold_with(&["/bin/sh", "-c", &script]);
-    run.process.line_with("ready");
-    let pid = run.pid().to_string();
-    sandbox.cli(["status-set", "--pid", &pid, "--heartbeat"]).assert_code(0);
+    let claim = "incumbent claim --pid $$ > /dev/null || exit 99";
+    let script = format!("{claim}; echo $$; python3 -c \"{gateway}\"; exit $?");
+    let mut shell = Process::start(sandbox.shell(&script));
+    let pid = shell.line();
+    shell.line_with("ready");
+    sandbox.cli(["status-set", "--pid", pid.trim(), "--heartbeat"]).assert_code(0);
     let sampled = sandbox.status().1["runtime"]["memory_bytes"].as_u64().expect("it was sampled");
     assert!(sampled > 64 << 20, "{sampled}");
-    run.end().assert_code(0);
+    shell.finish(LIMIT).assert_code(0);
 }
 
 /// What a later version says in a column of its own stays, whatever this one writes; and the last
