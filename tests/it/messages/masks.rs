@@ -8,7 +8,7 @@ pub fn masked(text: &str) -> String {
     // Words of others, which hang on what they met first: from where on, and up to where.
     const OTHERS: [(&str, &str); 4] = [
         (" is damaged: ***", ""),
-        ("cannot look at ", ": Too many open files"),
+        ("cannot ", ": Too many open files"),
         ("(it has ", " open, which"),
         ("cannot see: other machines that use the same tokens", ""),
     ];
@@ -33,7 +33,7 @@ fn without(line: &str, begin: &str, end: &str) -> String {
     let Some((before, after)) = line.split_once(begin) else { return line.to_owned() };
     match (end, after.split_once(end)) {
         ("", _) => format!("{before}{begin} ..."),
-        (_, Some((_, after))) => format!("{before}{begin}FILE{end}{after}"),
+        (_, Some((_, after))) => format!("{before}{begin}...{end}{after}"),
         (_, None) => line.to_owned(),
     }
 }
