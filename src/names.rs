@@ -334,7 +334,8 @@ pub struct Office {
 
 impl Office {
     /// A verb of the command line about this office, for a hint: `stop --profile P --kind K`.
-    pub(crate) fn verb(&self, verb: &str) -> String {
+    #[must_use]
+    pub fn verb(&self, verb: &str) -> String {
         format!("{verb} --profile {} --kind {}", self.profile, self.kind)
     }
 }

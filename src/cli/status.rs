@@ -51,7 +51,8 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
     let db = global.options().resolved_path().ok();
     let place = Place::of(db.as_deref(), missing::misplaced(global));
     let invocation = Invocation::of(global).about(global, &report.office);
-    let text = text(&report, &invocation, &place);
+    // The words may take a look at a supervisor, which no program waits for.
+    let text = if global.json { String::new() } else { text(&report, &invocation, &place) };
     let complaint = report.not_ready().filter(|_| code == exit::NO);
     let complaint =
         complaint.map(|why| Complaint::new(format!("{} is not ready: {why}", report.office)));

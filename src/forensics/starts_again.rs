@@ -153,12 +153,13 @@ impl Restarter {
 
 /// How a gateway that has ended is started again: as it was started, as far as that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line says it"))]
-pub(crate) enum StartAgain {
+#[non_exhaustive]
+pub enum StartAgain {
     /// By `incumbent run`.
     Run,
     /// By a command of its supervisor, for a shell.
     Supervisor {
+        /// The command that starts it.
         start: String,
         /// The command that shows what it wrote, where the supervisor keeps that.
         output: Option<String>,
@@ -171,11 +172,11 @@ pub(crate) enum StartAgain {
     Program,
 }
 
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line says it"))]
 impl StartAgain {
     /// Of an office that nobody holds. Of a systemd service the managers are asked (`systemctl
     /// show`): that takes 2 s at most, and never fails.
-    pub(crate) fn of(report: &Report) -> Self {
+    #[must_use]
+    pub fn of(report: &Report) -> Self {
         let Some(origin) = report.origin else { return Self::Run };
         let parent = report.party.as_deref().and_then(party::living_parent);
         if let Some(restarter) = parent.and_then(Restarter::left_by) {

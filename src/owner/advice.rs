@@ -26,14 +26,14 @@ impl Holder {
     }
 
     /// The same for whoever claims for a process that runs already: `claim`.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "a verb of the command line"))]
-    pub(crate) fn advice_to_claimant(&self) -> String {
+    #[must_use]
+    pub fn advice_to_claimant(&self) -> String {
         self.advice_to(Asker::Claim)
     }
 
     /// The same for whoever would take a lock from its holder: `unlock`.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "a verb of the command line"))]
-    pub(crate) fn advice_to_unlocker(&self) -> String {
+    #[must_use]
+    pub fn advice_to_unlocker(&self) -> String {
         self.advice_to(Asker::Unlock)
     }
 

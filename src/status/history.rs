@@ -59,13 +59,13 @@ pub struct Incarnation {
     pub memory_bytes: Option<u64>,
     /// When it gave its last heartbeat: Unix milliseconds, wall time.
     #[serde(skip)]
-    pub(crate) heartbeat_at_ms: Option<i64>,
+    pub heartbeat_at_ms: Option<i64>,
 }
 
 impl Incarnation {
     /// Whether its end is only when that was noticed: nobody saw it end.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line says it"))]
-    pub(crate) fn is_found(&self) -> bool {
+    #[must_use]
+    pub fn is_found(&self) -> bool {
         let reason = self.end_reason.as_ref();
         reason.is_some_and(|it| was_found(it, manner(it, self.exit_code, self.signal)))
     }

@@ -193,17 +193,20 @@ impl LastEnd {
     }
 
     /// Whether `at_ms` is only when its end was noticed: nobody saw it end.
-    pub(crate) fn is_found(&self) -> bool {
+    #[must_use]
+    pub fn is_found(&self) -> bool {
         was_found(&self.reason, self.manner())
     }
 
     /// What it last wrote to its standard error, where a `run` kept that.
-    pub(crate) fn last_words(&self) -> Option<&str> {
+    #[must_use]
+    pub fn last_words(&self) -> Option<&str> {
         instances::last_words_in(self.detail.as_deref()?)
     }
 
     /// The detail, where it says more than the end itself.
-    pub(crate) fn more(&self) -> Option<&str> {
+    #[must_use]
+    pub fn more(&self) -> Option<&str> {
         self.detail.as_deref().filter(|detail| *detail != NOT_RECORDED)
     }
 }

@@ -30,7 +30,7 @@ impl<T> ExitInfo<T> {
     }
 
     #[cfg(target_os = "linux")]
-    pub(super) fn map<U>(self, read: impl FnOnce(T) -> U) -> ExitInfo<U> {
+    pub(super) fn read<U>(self, read: impl FnOnce(T) -> U) -> ExitInfo<U> {
         match self {
             Self::Known(told) => ExitInfo::Known(read(told)),
             Self::NotYet => ExitInfo::NotYet,

@@ -400,7 +400,7 @@ impl ProcessHandle {
     /// See [`super::ProcessHandle::end`].
     pub fn end(&self) -> ExitInfo<ChildEnd> {
         match self {
-            Self::Pidfd { pidfd, .. } => exit_info(pidfd).map(|status| {
+            Self::Pidfd { pidfd, .. } => exit_info(pidfd).read(|status| {
                 // As in wait(2).
                 let signal = status & 0x7f;
                 if signal == 0 {
