@@ -110,7 +110,7 @@ pub(super) fn who_and_why(end: &LastEnd) -> String {
     let word = match end.reason {
         Reason::Evicted => ":",
         Reason::Signalled => ", from",
-        _ if end.signal.is_some() => ", by",
+        _ if end.summary.contains(", ") => ", by",
         _ => " by",
     };
     let by = end.by.as_ref().map(|by| format!("{word} {by}")).unwrap_or_default();

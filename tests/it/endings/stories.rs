@@ -121,8 +121,8 @@ fn kill_9_of_the_run_is_told_as_killed_or_crashed() {
 fn who_was_found_dead_was_seen_alive_before() {
     let sandbox = Sandbox::new();
     let mut run = sandbox.hold(&[]);
-    let (command, pid) = (run.command, run.command.pid.to_string());
-    sandbox.cli(["status-set", "--pid", &pid, "--heartbeat"]).assert_code(0);
+    let command = run.command;
+    sandbox.ask_in(&run, &["status-set", "--heartbeat"]).assert_code(0);
     run.kill();
     command.wait_gone(LIMIT);
     let status = sandbox.status_of_the_dead();
