@@ -9,7 +9,7 @@ use crate::lock::LockReport;
 use crate::patience::with_budget;
 use crate::{LockName, Office, OpenOptions, Report, Verdict, Wait};
 
-/// Between the time that a holder has and its end by force, see [`crate::Replace`].
+/// Between the time that a holder has and its end by force, see [`Replace`](crate::stop::Replace).
 pub(super) const KILL_GRACE: Duration = Duration::from_secs(10);
 
 /// So long one look may wait for the store.

@@ -46,6 +46,7 @@ pub(crate) fn leads_session() -> bool {
 }
 
 /// Whether the terminal that standard error is takes our words as those of the job in front.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks"))]
 pub(crate) fn is_in_foreground() -> bool {
     // SAFETY: both take numbers only; -1 is the group of nobody (tcgetpgrp(3)).
     unsafe { libc::tcgetpgrp(libc::STDERR_FILENO) == libc::getpgrp() }

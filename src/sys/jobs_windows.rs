@@ -21,6 +21,7 @@ pub(crate) fn leads_session() -> bool {
 }
 
 /// There are no jobs behind others.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks"))]
 pub(crate) fn is_in_foreground() -> bool {
     true
 }

@@ -107,7 +107,7 @@ fn events_of_a_name_and_of_a_time() {
     assert_eq!(of(&["--event", "office_ended", "--since", "2024-11-22 02:00"]), night[1..]);
     assert_eq!(of(&["--event", "lock_ended"]), [0_i64; 0]);
     // Nothing, and exit code 0, would look like a quiet night.
-    let unknown = sandbox.cli(["events", "--event", "office_ende"]).assert_code(2);
+    let unknown = sandbox.cli(["events", "--event", "office_started_again"]).assert_code(2);
     unknown.assert_complains(&["no such event", "lock_ended, ", "office_ended, "]);
     let both = of(&["--event", "office_claimed", "--event", "office_ended"]);
     assert_eq!(both.len(), 2 * night.len(), "{both:?}");

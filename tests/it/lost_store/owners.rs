@@ -37,7 +37,7 @@ impl Sandbox {
     }
 
     /// Asks as the command of `run` does.
-    fn ask_in(&self, run: &Run, words: &[&str]) -> Answer {
+    pub fn ask_in(&self, run: &Run, words: &[&str]) -> Answer {
         let environ = std::fs::read(format!("/proc/{}/environ", run.command.pid)).unwrap();
         let environ = String::from_utf8(environ).unwrap();
         let mut asked = self.incumbent(words);
