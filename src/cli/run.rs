@@ -174,7 +174,8 @@ fn answer(
         RunOutcome::Failed(error) => {
             let meant = arguments.option_without_its_value().filter(|_| code == NOT_FOUND);
             let error = match meant {
-                Some(meant) => error.with_hint(format!("write `{meant}`, with an equals sign")),
+                Some(meant) => Error::invalid(error.to_string())
+                    .with_hint(format!("write `{meant}`, with an equals sign")),
                 None => error,
             };
             Answer::failed(code, &Invocation::of(global), &error)

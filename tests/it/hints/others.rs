@@ -56,7 +56,6 @@ pub(super) const NOT_RUN: &[(&str, &str)] = &[
     ("pm2 restart", "needs pm2, which is no package: `supervisors/` has a stand-in"),
     ("pm2 start", "needs pm2"),
     ("pm2 stop", "needs pm2"),
-    ("rm -f", "`store/backup.rs` puts a copy back by it"),
     ("s6-svc -d", "as `sv down`"),
     ("s6-svc -r", "as `sv restart`"),
     ("s6-svc -u", "as `sv up`"),

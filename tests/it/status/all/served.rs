@@ -300,7 +300,7 @@ fn a_served_profile_is_not_stopped_behind_its_servers_back() {
             let words = [&[verb, "--profile", "b"], more].concat();
             let answer = sandbox.cli(words).assert_code(1);
             assert_eq!(answer.out, "");
-            let instead = format!("incumbent --profile a --kind gateway {verb}");
+            let instead = format!("incumbent {verb} --profile a --kind gateway");
             answer.assert_complains(&["b/gateway is served by a/gateway", "try:", &instead]);
         }
         let (code, document) = sandbox.json([verb, "--profile", "b"]);
