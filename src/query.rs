@@ -228,6 +228,7 @@ impl Store {
         self.inner.refuse_lost()?;
         let deadline = Deadline::after(TIME_MAX);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;
+        check_names(&connection).map_err(|damage| Error::from(damage).at(self.path()))?;
         connection.authorizer(Some(authorize))?;
         connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)?;
         let failed = |error| self.query_failed(&connection, sql, error);
@@ -313,6 +314,21 @@ fn bytes_of(value: &SqlValue) -> usize {
         SqlValue::Null | SqlValue::Integer(_) | SqlValue::Real(_) => 0,
     };
     size_of::<SqlValue>() + content
+}
+
+/// Whether all of the schema is text: the authorizer is called with its names, and rusqlite takes no
+/// others.
+fn check_names(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT CAST(sql AS BLOB) FROM sqlite_schema")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(sql) = row.get_ref(0)?.as_blob_or_null()?
+            && let Err(error) = std::str::from_utf8(sql)
+        {
+            return Err(rusqlite::Error::Utf8Error(0, error));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the schema can be read, and its views fit its tables: a damaged one may be why a good

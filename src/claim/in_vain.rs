@@ -1,7 +1,6 @@
 //! A wait that was in vain: a refusal like any other from then on, on record together with the end
 //! of the wait. A supervisor that starts it again and again gets nowhere.
 
-use crate::claim::wait::WaitOptions;
 use crate::process::Subject;
 use crate::records::conflicts::Refusal;
 use crate::records::starts::Start;
@@ -26,11 +25,18 @@ pub(crate) struct InVain {
 }
 
 impl InVain {
-    pub(crate) fn new(inner: &Inner, options: &WaitOptions<'_>, holder: &Holder) -> Self {
+    /// `holder` was in the way until the end.
+    pub(crate) fn new(
+        inner: &Inner,
+        office: Option<&Office>,
+        profile: Option<&ProfileName>,
+        subject: &Subject,
+        holder: &Holder,
+    ) -> Self {
         Self {
-            office: options.office.cloned(),
-            profile: options.profile.cloned(),
-            subject: options.subject.clone(),
+            office: office.cloned(),
+            profile: profile.cloned(),
+            subject: subject.clone(),
             wanted: holder.wanted.clone(),
             holder: holder.instance,
             reason: holder.reason.clone(),

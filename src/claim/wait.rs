@@ -179,7 +179,8 @@ fn refused(
         return obstacle.holder;
     }
     let inner = &store.inner;
-    let in_vain = InVain::new(inner, options, &obstacle.holder);
+    let (office, profile, subject) = (options.office, options.profile, options.subject);
+    let in_vain = InVain::new(inner, office, profile, subject, &obstacle.holder);
     if let Some(waiter) = waiter {
         waiter.row.in_vain = Some(in_vain);
         return obstacle.holder;

@@ -82,13 +82,19 @@ struct Part {
 impl Invocation {
     pub(super) fn of(global: &Global) -> Self {
         let mut it = Self::default();
-        if let Some(db) = &global.db {
+        // What a `run` has put into the environment of its command is in nobody's shell.
+        let of_run = |name: &str| {
+            environment::value(environment::INSTANCE)?;
+            environment::value(name)
+        };
+        if let Some(db) = global.db.clone().or_else(|| of_run(environment::DB).map(Into::into)) {
             it.of_store.push(("--db", quoted(db)));
         }
         for kind in &global.allow_filesystem {
             it.of_store.push(("--allow-filesystem", quoted(kind)));
         }
-        if let Some(profile) = &global.profile {
+        let of_run = of_run(environment::PROFILE).map(|it| it.to_string_lossy().into_owned());
+        if let Some(profile) = global.profile.clone().or(of_run) {
             it.of_office.push(("--profile", quoted(profile)));
         }
         if let Some(kind) = &global.kind {
@@ -520,9 +526,9 @@ mod tests {
                 "wait (`incumbent lock acquire --wait --pid=7 s -`)",
             ),
             (
-                &["incumbent", "lock", "acquire", "s", "--identity-env", "TOKEN", "--kind", "k"][..],
+                &["incumbent", "lock", "acquire", "s", "--identity-env", "TOK", "--kind", "k"][..],
                 WAIT,
-                "wait (`incumbent --kind k lock acquire --wait s --identity-env TOKEN`)",
+                "wait (`incumbent --kind k lock acquire --wait s --identity-env TOK`)",
             ),
         ] {
             assert_eq!(of_call(words, advice), expected, "{words:?}");

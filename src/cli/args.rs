@@ -68,8 +68,8 @@ an error, 4 unknown, 1 not done, 75 not now, 3 not running, 0 done.";
 
 const RESTART_CODES: &str = "\
 Exit codes: 0 restarted, 1 not done (its new command has ended at once, or another gateway only \
-serves the profile), 3 not running, 4 unknown, 75 not restarted in time. With --all it is the worst \
-of all offices, in this order, the worst first: 70 and 78 it failed, 4, 1, 75, 3, 0.";
+serves the profile), 3 not running, 4 unknown, 75 not restarted in time. With --all it is the \
+worst of all offices, in this order, the worst first: 70 and 78 an error, 4, 1, 75, 3, 0.";
 
 /// How one lock is asked about.
 const ONE_LOCK: &str = "\

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::claim::sweep::Force;
 use crate::doctor::judged_owner;
 use crate::doctor::judged_owner::{JudgedOwner, Only};
 use crate::owner::waiter::still_waits;
@@ -12,7 +13,6 @@ use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::records::waiters::WaiterRow;
 use crate::records::{Identities, waiters};
-use crate::stop::Force;
 use crate::store::{Inner, Location};
 use crate::words::words;
 use crate::{Kind, OpenOptions, ProfileName, Result, Store, environment, sys};

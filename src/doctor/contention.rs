@@ -246,8 +246,8 @@ impl Refused {
             self.contender, self.what, self.pid
         );
         Observation::info(text).remedy(format!(
-            "no action needed if it was a mistake; otherwise let only one supervisor start it ({} shows \
-             who holds what)",
+            "no action needed if it was a mistake; otherwise let only one supervisor start it ({} \
+             shows who holds what)",
             opened.scene.command("status --all")
         ))
     }

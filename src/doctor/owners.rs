@@ -4,11 +4,11 @@ pub(crate) mod anchors;
 pub(crate) mod units;
 
 use crate::Result;
+use crate::claim::sweep::Force;
 use crate::doctor::check::{Check, Observation, Opened, each_owner};
 use crate::doctor::judged_owner::JudgedOwner;
 use crate::liveness::{Ruling, RunState, because_seen};
 use crate::owner::frozen;
-use crate::stop::Force;
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "stale_rows", silent: "no dead holder is on record", look: stale_rows },
@@ -63,8 +63,8 @@ fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
                 because_seen(&reason, owner.judged.flags, &owner.judged.evidence)
             ))
             .remedy(format!(
-                "no action needed: the next start takes its place; {} ends this record now, {} ends all of \
-                 them",
+                "no action needed: the next start takes its place; {} ends this record now, {} \
+                 ends all of them",
                 opened.evict(owner, Force::No),
                 opened.scene.command("doctor --fix")
             ))

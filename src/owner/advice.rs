@@ -112,7 +112,8 @@ impl Holder {
                 let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
                 match self.office() {
                     Some(office) => format!(
-                        "end what it left behind, pid {child}, with `incumbent {}`, then start again",
+                        "end what it left behind (`incumbent {}`, or `kill -KILL {child}`), then \
+                         start again",
                         office.verb("stop")
                     ),
                     None => format!("end pid {child} (`kill -KILL {child}`), then start again"),

@@ -31,8 +31,8 @@ const STORE_EVERY: Duration = Duration::from_millis(50);
 
 impl Report {
     /// Why the gateway cannot be used just now, in one word: `not_running`, `unknown`, `frozen`,
-    /// `stopped` (by a signal: itself, or the command of a `run`), `unresponsive`, `restarting` (its
-    /// `run` has no command just now), or what it says of itself: `starting`, `draining`,
+    /// `stopped` (by a signal: itself, or the command of a `run`), `unresponsive`, `restarting`
+    /// (its `run` has no command just now), or what it says of itself: `starting`, `draining`,
     /// `degraded`, `stopped`, `startup_failed`. `None`: it is ready. A word of its own, and to say
     /// nothing, is no obstacle.
     ///

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::OptionalExtension;
 
+use crate::claim::sweep::Force;
 use crate::clock::Deadline;
 use crate::doctor::check::{Observation, Opened, counted, each_owner, listed};
 use crate::doctor::judged_owner;
@@ -15,7 +16,6 @@ use crate::process::anchor;
 use crate::process::anchor::lost::LostOwner;
 use crate::process::older::lock;
 use crate::records::instances;
-use crate::stop::Force;
 use crate::store::busy::blocker;
 use crate::store::ourselves;
 use crate::store::transaction::lost_owners;

@@ -7,7 +7,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use crate::process::{Observer, subject};
-use crate::records::instances::row::{ABSENT_BEFORE_SCHEMA_7, ABSENT_BEFORE_SCHEMA_10, Record};
+use crate::records::instances::later::{ABSENT_BEFORE_SCHEMA_7, ABSENT_BEFORE_SCHEMA_10};
+use crate::records::instances::row::Record;
 use crate::sys::{StartTime, StartTimeUnit};
 use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, sys};
 

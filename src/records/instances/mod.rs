@@ -3,6 +3,7 @@
 pub(crate) mod end;
 pub(crate) mod find;
 pub(crate) mod insert;
+pub(crate) mod later;
 pub(crate) mod prune;
 pub(crate) mod row;
 

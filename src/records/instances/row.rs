@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::environment::{Fault, planted};
 use crate::process::{Observer, subject};
+use crate::records::instances::later::CommandLife;
 use crate::store::Tx;
 use crate::sys::{Proven, StartTime, StartTimeUnit, Trust, Unproven};
 use crate::words::words;
@@ -110,21 +111,6 @@ words! {
         /// It never had one.
         None = "none",
     }
-}
-
-pub(super) const ABSENT_BEFORE_SCHEMA_7: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
-
-pub(super) const ABSENT_BEFORE_SCHEMA_10: &str = "NULL, NULL, NULL";
-
-/// The command of a `run` apart from the run itself: since schema 10, and unknown in older rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct CommandLife {
-    /// How often it was started again within this tenure.
-    pub(crate) restarts: Option<u32>,
-    /// Since when it has been running: Unix milliseconds, and the boot clock.
-    pub(crate) since_ms: Option<i64>,
-    pub(crate) since_boot_ms: Option<i64>,
 }
 
 /// Reads the columns of a row one after the other. By position, because rusqlite looks a name up

@@ -163,7 +163,10 @@ fn a_command_that_is_stopped_is_not_ready() {
     assert_eq!(status["not_ready"], "stopped", "{status:#}");
     sandbox.cli(["status", "--ready"]).assert_code(1);
     let text = sandbox.cli(["status"]).assert_code(0).out;
-    assert!(text.starts_with("default/gateway: running (command stopped)"), "{text}");
+    assert!(
+        text.starts_with("default/gateway: running, but its command is suspended (SIGSTOP)"),
+        "{text}"
+    );
     let goes_on = format!("`kill -CONT {}`", run.command.pid);
     assert!(text.contains(&goes_on), "{text}");
     let (code, doctor) = sandbox.json(["doctor"]);
