@@ -316,16 +316,16 @@ fn bytes_of(value: &SqlValue) -> usize {
     size_of::<SqlValue>() + content
 }
 
-/// Whether all of the schema is text: the authorizer is called with its names, and rusqlite takes no
-/// others.
+/// Whether all of the schema is text: the authorizer is called with its names, and rusqlite takes
+/// no others.
 fn check_names(connection: &Connection) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT CAST(sql AS BLOB) FROM sqlite_schema")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        if let Some(sql) = row.get_ref(0)?.as_blob_or_null()?
-            && let Err(error) = std::str::from_utf8(sql)
-        {
-            return Err(rusqlite::Error::Utf8Error(0, error));
+        if row.get_ref(0)?.as_blob_or_null()?.is_some_and(|sql| std::str::from_utf8(sql).is_err()) {
+            let damaged = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            let what = "a name in the schema is not text".to_owned();
+            return Err(rusqlite::Error::SqliteFailure(damaged, Some(what)));
         }
     }
     Ok(())
