@@ -49,7 +49,7 @@ impl BackgroundThread {
         if self.creator_pid == std::process::id() {
             return Ok(());
         }
-        let message = "this watch is that of the process that this one was forked from";
+        let message = "this watch belongs to the parent process, which forked this one";
         Err(Error::new(ErrorKind::Forked, message)
             .with_hint("open the store again here, and watch what this process holds"))
     }

@@ -29,13 +29,14 @@ pub(crate) const PROGRAM: &str = "INCUMBENT_PROGRAM";
 
 /// What a program that is told how a command ended (`run --on-end`) finds, each with its field in
 /// the document that it reads. What there is nothing to say of is unset.
-pub(crate) const OF_END: [(&str, &str); 8] = [
+pub(crate) const OF_END: [(&str, &str); 9] = [
     ("INCUMBENT_END_INSTANCE", "instance"),
     ("INCUMBENT_END_REASON", "end_reason"),
     ("INCUMBENT_END_BY", "ended_by"),
     ("INCUMBENT_END_EXIT_CODE", "exit_code"),
     ("INCUMBENT_END_SIGNAL", "signal"),
     ("INCUMBENT_END_DETAIL", "detail"),
+    ("INCUMBENT_END_SUMMARY", "summary"),
     ("INCUMBENT_END_STDERR", "stderr"),
     ("INCUMBENT_END_RESTARTING", "restarting"),
 ];

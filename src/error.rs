@@ -119,10 +119,10 @@ impl Error {
 
     /// A process does not hold the office that it wants to speak for.
     pub(crate) fn not_speaker(message: String) -> Self {
-        let what = "call it in the command of a `run`, or claim the office for the process first";
+        let what = "call it inside a `run`, or claim the office for the process first";
         Self::new(ErrorKind::NotOwner, message).with_hints(
             format!("{what} (`KeptProcess::claim`)"),
-            format!("{what} (`incumbent claim --pid PID`)"),
+            format!("{what} (in a script: `incumbent claim --pid $$`)"),
         )
     }
 
@@ -137,8 +137,8 @@ impl Error {
         Self::new(ErrorKind::StoreReplaced, message)
             .at(path)
             .with_hint(
-                "ask again: an owner that notices claims again within a second; `incumbent \
-                 status` says if it stays so",
+                "try again: an owner that notices claims again within a second; `incumbent status` \
+                 shows whether it did",
             )
             .with_retry_after(Duration::from_secs(1))
     }

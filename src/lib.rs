@@ -211,7 +211,7 @@ pub mod lock {
     pub use crate::owner::held_lock::HeldLock;
     pub use crate::patience::Stopped;
     pub use crate::scoped::acquire::{GrantedLock, PreviousLock};
-    pub use crate::scoped::ask::{LockReport, LockWaiter};
+    pub use crate::scoped::ask::LockReport;
     pub use crate::scoped::request::AcquireOptions;
     pub use crate::scoped::unlock::{Unlocked, UnlockedLock};
 }

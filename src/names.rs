@@ -34,8 +34,8 @@ fn validate(what: &str, name: &str, echo: Echo) -> Result<()> {
         (None, Echo::No) => format!("invalid {what}: it has {} characters", name.len()),
     };
     Err(Error::invalid(problem).with_hint(format!(
-        "a {what} has 1 to {NAME_LENGTH_MAX} characters out of A-Z a-z 0-9 . _ - \
-         and starts with a letter, a digit or _"
+        "a {what} has 1 to {NAME_LENGTH_MAX} characters from A-Z a-z 0-9 . _ - and starts with a \
+         letter, a digit or _"
     )))
 }
 
@@ -330,6 +330,14 @@ pub struct Office {
     pub profile: ProfileName,
     /// The sort of process.
     pub kind: Kind,
+}
+
+impl Office {
+    /// A verb of the command line about this office, for a hint: `stop --profile P --kind K`.
+    #[must_use]
+    pub fn verb(&self, verb: &str) -> String {
+        format!("{verb} --profile {} --kind {}", self.profile, self.kind)
+    }
 }
 
 impl fmt::Display for Office {

@@ -228,9 +228,10 @@ impl Store {
         self.inner.refuse_lost()?;
         let deadline = Deadline::after(TIME_MAX);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || deadline.has_passed()))?;
+        check_names(&connection).map_err(|damage| Error::from(damage).at(self.path()))?;
         connection.authorizer(Some(authorize))?;
         connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)?;
-        let failed = |error| self.query_failed(&connection, error);
+        let failed = |error| self.query_failed(&connection, sql, error);
         let mut statement = connection.prepare(sql).map_err(failed)?;
         if !statement.readonly() {
             return Err(refused("this statement would write"));
@@ -263,7 +264,7 @@ impl Store {
         Ok(Rows { columns, rows })
     }
 
-    fn query_failed(&self, connection: &Connection, error: rusqlite::Error) -> Error {
+    fn query_failed(&self, connection: &Connection, sql: &str, error: rusqlite::Error) -> Error {
         match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => {
                 Error::invalid(format!("the query was ended after {} s", TIME_MAX.as_secs()))
@@ -286,7 +287,7 @@ impl Store {
                 | ErrorCode::CannotOpen,
             ) => Error::from(error).at(self.path()),
             _ => match check_schema(connection) {
-                Ok(()) => refused(&format!("SQLite: {error}")),
+                Ok(()) => wrong_sql(connection, sql, &error),
                 Err(damage) => Error::from(damage).at(self.path()),
             },
         }
@@ -315,6 +316,21 @@ fn bytes_of(value: &SqlValue) -> usize {
     size_of::<SqlValue>() + content
 }
 
+/// Whether all of the schema is text: the authorizer is called with its names, and rusqlite takes
+/// no others.
+fn check_names(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT CAST(sql AS BLOB) FROM sqlite_schema")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if row.get_ref(0)?.as_blob_or_null()?.is_some_and(|sql| std::str::from_utf8(sql).is_err()) {
+            let damaged = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            let what = "a name in the schema is not text".to_owned();
+            return Err(rusqlite::Error::SqliteFailure(damaged, Some(what)));
+        }
+    }
+    Ok(())
+}
+
 /// Whether the schema can be read, and its views fit its tables: a damaged one may be why a good
 /// question cannot be answered.
 fn check_schema(connection: &Connection) -> rusqlite::Result<()> {
@@ -326,6 +342,76 @@ fn check_schema(connection: &Connection) -> rusqlite::Result<()> {
         connection.prepare(&format!("SELECT * FROM \"{}\"", view.replace('"', "\"\"")))?;
     }
     Ok(())
+}
+
+/// What is wrong with the SQL, where, and what helps.
+fn wrong_sql(connection: &Connection, sql: &str, error: &rusqlite::Error) -> Error {
+    let (msg, offset) = match error {
+        rusqlite::Error::SqlInputError { msg, offset, .. } => (msg, *offset),
+        // Where SQLite knows no place.
+        rusqlite::Error::SqliteFailure(_, Some(msg)) => (msg, -1),
+        _ => return refused(&format!("SQLite: {error}")),
+    };
+    let place = usize::try_from(offset).ok().and_then(|offset| sql.get(..offset));
+    let place = place.map(|before| {
+        let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;
+        format!(", at line {}, column {column}", before.matches('\n').count() + 1)
+    });
+    let wrong = Error::invalid(format!("SQLite: {msg}{}", place.unwrap_or_default()));
+    if sql.trim_start().starts_with('.') {
+        return wrong.with_hints(
+            "ask `SELECT type, name, sql FROM sqlite_schema`: only the program sqlite3 has such a \
+             command",
+            "only the program sqlite3 has such a command: `sqlite3 -readonly \"$(incumbent \
+             path)\"`; here ask `SELECT type, name, sql FROM sqlite_schema`",
+        );
+    }
+    if msg.starts_with("no such function") {
+        return wrong.with_hint("`SELECT DISTINCT name FROM pragma_function_list` lists them");
+    }
+    match unknown_name(connection, sql, msg) {
+        Some(hint) => wrong.with_hint(hint),
+        None => wrong.with_hint("look at the SQL there, and just before"),
+    }
+}
+
+/// What there is, where the query names what there is not.
+fn unknown_name(connection: &Connection, sql: &str, message: &str) -> Option<String> {
+    let is_table = message.contains("no such table: ");
+    if !is_table && !message.contains("no such column: ") {
+        return None;
+    }
+    let tables = tables(connection).ok()?;
+    let is_named = |table: &&String| {
+        let mut words = sql.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        words.any(|word| word.eq_ignore_ascii_case(table))
+    };
+    let of_columns = |table: &String| Some(format!("{table} has {}", columns(connection, table)?));
+    let known: Vec<String> = tables.iter().filter(is_named).filter_map(of_columns).collect();
+    if is_table {
+        return Some(format!("there are {}", tables.join(", ")));
+    }
+    if known.is_empty() {
+        return Some("look at the names that the query itself gives".to_owned());
+    }
+    Some(known.join("; "))
+}
+
+/// The views, which are made for people, before the tables.
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare(
+            "SELECT name FROM sqlite_schema
+             WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY type DESC, name",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect()
+}
+
+fn columns(connection: &Connection, table: &str) -> Option<String> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)").ok()?;
+    let names = statement.query_map([table], |row| row.get::<_, String>(0)).ok()?;
+    Some(names.collect::<rusqlite::Result<Vec<_>>>().ok()?.join(", "))
 }
 
 fn too_much(message: &str) -> Error {

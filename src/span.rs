@@ -90,14 +90,14 @@ const SKIPPED: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];
 /// Parses a time span.
 ///
 /// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming what is no time span.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming what is not a time span.
 pub(crate) fn parse(text: &str) -> Result<Span> {
     let trimmed = text.trim_matches(BLANKS);
     if trimmed == "infinity" {
         return Ok(Span::Infinite);
     }
     finite(trimmed).map(Span::Finite).ok_or_else(|| {
-        Error::invalid(format!("{text:?} is no time span"))
+        Error::invalid(format!("{text:?} is not a time span"))
             .with_hint("write e.g. 90s, 1min 30s, 500ms, 2h or infinity; a bare number is seconds")
     })
 }
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn what_is_no_span_is_named() {
         let error = parse("1 fortnight").unwrap_err();
-        assert!(error.to_string().contains("\"1 fortnight\" is no time span"), "{error}");
+        assert!(error.to_string().contains("\"1 fortnight\" is not a time span"), "{error}");
         assert!(error.hint().is_some());
     }
 

@@ -9,7 +9,15 @@ const FOR_DEVELOPERS: [&str; 4] =
     ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASE.md", "docs/testing.md"];
 
 /// These also name files of their readers, so only what is certainly ours is looked for.
-const FOR_USERS: [&str; 4] = ["README.md", "SECURITY.md", "docs/linking.md", "docs/supervisors.md"];
+const FOR_USERS: [&str; 7] = [
+    "README.md",
+    "SECURITY.md",
+    "contrib/README.md",
+    "docs/doctor.md",
+    "docs/draining.md",
+    "docs/linking.md",
+    "docs/supervisors.md",
+];
 
 /// Bytes of ARCHITECTURE.md: it is read in one go.
 const LENGTH: usize = 10_000;

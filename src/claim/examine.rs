@@ -99,7 +99,7 @@ impl Attachment {
     }
 }
 
-/// Whether a refusal is recorded. A waiter is refused once, however often it looks.
+/// Whether a refusal is recorded. A waiter is refused once, when its time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
     Yes,

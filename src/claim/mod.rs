@@ -4,6 +4,7 @@
 pub(crate) mod aside;
 pub(crate) mod examine;
 pub(crate) mod guard;
+pub(crate) mod in_vain;
 pub(crate) mod obstacle;
 pub(crate) mod older;
 pub(crate) mod older_home;

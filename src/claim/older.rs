@@ -110,16 +110,15 @@ pub(crate) fn meet(
 fn cannot_tell(path: &Path, office: &Office) -> Error {
     Error::new(
         ErrorKind::Permission,
-        format!("{} cannot be looked at, so that an older gateway may be running", path.display()),
+        format!("{} cannot be looked at, so an older gateway may be running", path.display()),
     )
     .at(path)
     .with_hints(
         "make it a file that this user can read; `Profile::evict` with `Force::Yes` forgets the \
          directory",
         format!(
-            "make it a file that this user can read; `incumbent evict --force --profile {} --kind \
-             {}` forgets the directory",
-            office.profile, office.kind
+            "make it a file that this user can read; `incumbent {}` forgets the directory",
+            office.verb("evict --force")
         ),
     )
 }

@@ -49,7 +49,7 @@ pub(crate) fn check_kind(kind: &Kind) -> Result<()> {
     if *kind == Kind::default() {
         return Ok(());
     }
-    Err(Error::invalid(format!("an older program is a gateway, and not a {kind}"))
+    Err(Error::invalid(format!("an older program is always a gateway, never a {kind}"))
         .with_hints("leave out `ClaimOptions::kind`", "leave out `--kind`"))
 }
 

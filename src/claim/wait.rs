@@ -11,23 +11,25 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::claim::Count;
+use crate::claim::in_vain::InVain;
 use crate::claim::obstacle::{Obstacle, Watch};
-use crate::claim::waiting_row::{WaitingAs, WaitingRow};
+use crate::claim::waiting_row::{LET_GO_WITHIN, WaitingAs, WaitingRow};
 use crate::clock::Deadline;
 use crate::environment::{Fault, planted};
 use crate::liveness::AnchorState;
 use crate::owner::is_held;
 use crate::owner::judge::is_stopped;
 use crate::patience::Stopped;
-use crate::patience::with_budget;
-use crate::process::anchor;
+use crate::patience::{with_budget, with_last_budget};
+use crate::process::{Subject, anchor};
 use crate::records::{Origin, Record, locks, waiters};
 use crate::store::Inner;
 use crate::store::watcher::{Version, Watcher};
 use crate::sys::{Pid, ProcessHandle};
 use crate::{
-    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, ProfileName, Reason, Result, Store, Wait,
-    Wanted, owner, patience,
+    Cancel, Error, ErrorKind, Holder, InstanceId, Nonce, Office, ProfileName, Reason, Result,
+    Store, Wait, Wanted, owner, patience,
 };
 
 /// Between two looks while the wait is young: a release is seen within 5 ms.
@@ -64,6 +66,10 @@ pub(crate) struct WaitOptions<'a> {
     /// The process that it is wanted for, if that is not this one: nobody waits longer than that
     /// lives.
     pub(crate) for_whom: Option<(Pid, &'a ProcessHandle)>,
+    /// The office that is claimed, if one is.
+    pub(crate) office: Option<&'a Office>,
+    /// Who is refused where it waits in vain.
+    pub(crate) subject: &'a Subject,
     /// The waiter's profile, if it has one.
     pub(crate) profile: Option<&'a ProfileName>,
     pub(crate) origin: Origin,
@@ -80,6 +86,8 @@ pub(crate) struct Turn {
     /// The waiter's own row, which ends when it becomes the owner.
     pub(crate) waiter: Option<InstanceId>,
     pub(crate) deadline: Deadline,
+    /// Whether to be refused counts: not for one that waits.
+    pub(crate) count: Count,
 }
 
 /// Attempts until granted, cancelled or out of time; `Err` of the inner result is who held it then.
@@ -90,14 +98,17 @@ pub(crate) fn until_granted<T>(
 ) -> Result<std::result::Result<T, Box<Holder>>> {
     let deadline = options.deadline();
     let mut waiter: Option<Waiter> = None;
-    let mut last_holder: Option<Box<Holder>> = None;
+    let mut last: Option<Box<Obstacle>> = None;
     let budget = store.inner.busy_budget();
     loop {
         // The deadline holds for the store's locks as well.
         let patience = options.wait.patience(deadline);
         let limit = if options.wait.waits() { deadline } else { Deadline::never() };
-        let turn =
-            Turn { waiter: waiter.as_ref().map(|waiter| waiter.row.instance), deadline: limit };
+        let turn = Turn {
+            waiter: waiter.as_ref().map(|waiter| waiter.row.instance),
+            deadline: limit,
+            count: if options.wait.waits() { Count::No } else { Count::Yes },
+        };
         let attempted = options.cancel.patiently(patience, budget, || attempt(&turn));
         let obstacle = match attempted {
             // What it came to says nothing then, unless it was granted.
@@ -105,7 +116,8 @@ pub(crate) fn until_granted<T>(
                 return Err(nobody_to_wait_for(options));
             }
             Err(error) if options.has_given_up(&error, deadline) => {
-                return last_holder.map(Err).ok_or(error);
+                let last = last.ok_or(error)?;
+                return Ok(Err(refused(store, options, waiter.as_mut(), last)));
             }
             Err(error) => return Err(error),
             Ok(Attempt::Granted(granted)) => {
@@ -132,7 +144,7 @@ pub(crate) fn until_granted<T>(
                 match registered {
                     Ok(waiter) => none.insert(waiter),
                     Err(error) if options.has_given_up(&error, deadline) => {
-                        return Ok(Err(obstacle.holder));
+                        return Ok(Err(refused(store, options, None, obstacle)));
                     }
                     Err(error) => return Err(error),
                 }
@@ -141,15 +153,45 @@ pub(crate) fn until_granted<T>(
         // The time of a reservation is over without anything being written.
         let lapses = obstacle.holder.reason == Reason::Reserved;
         match waiting.wait_for_change(obstacle.watch.as_ref(), options, lapses) {
-            Ok(Waited::Changed) => last_holder = Some(obstacle.holder),
+            Ok(Waited::Changed) => last = Some(obstacle),
             Ok(Waited::ForNobody) => return Err(nobody_to_wait_for(options)),
-            Ok(Waited::DeadlinePassed | Waited::Cancelled) => return Ok(Err(obstacle.holder)),
+            Ok(Waited::DeadlinePassed | Waited::Cancelled) => {
+                return Ok(Err(refused(store, options, Some(waiting), obstacle)));
+            }
             Err(error) if options.has_given_up(&error, deadline) => {
-                return Ok(Err(obstacle.holder));
+                return Ok(Err(refused(store, options, Some(waiting), obstacle)));
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whoever was in the way until the end. From then on it is a refusal like any other, which is on
+/// record with the end of the waiter's row: nobody waits longer for that. Not of a wait that was
+/// cancelled: nobody was in the way of that.
+fn refused(
+    store: &Store,
+    options: &WaitOptions<'_>,
+    waiter: Option<&mut Waiter>,
+    obstacle: Box<Obstacle>,
+) -> Box<Holder> {
+    if options.cancel.is_cancelled() {
+        return obstacle.holder;
+    }
+    let inner = &store.inner;
+    let (office, profile, subject) = (options.office, options.profile, options.subject);
+    let in_vain = InVain::new(inner, office, profile, subject, &obstacle.holder);
+    if let Some(waiter) = waiter {
+        waiter.row.in_vain = Some(in_vain);
+        return obstacle.holder;
+    }
+    // The store was too busy for a row.
+    let write = || inner.write(|tx| in_vain.record(tx));
+    if let Err(error) = with_last_budget(LET_GO_WITHIN, write) {
+        tracing::debug!(%error, "that a wait was in vain is kept for later");
+        inner.pending.lock().push(Arc::new(in_vain));
+    }
+    obstacle.holder
 }
 
 /// Why a wait returned.
@@ -182,11 +224,10 @@ impl WaitOptions<'_> {
 
 fn nobody_to_wait_for(options: &WaitOptions<'_>) -> Error {
     let pid = options.for_whom.map_or(0, |(pid, _)| pid);
-    Error::new(ErrorKind::Busy, format!("pid {pid}, for which it was wanted, has ended"))
-        .with_hints(
-            "nothing was acquired; name a process that runs (`Whom::Process`)",
-            "nothing was acquired; name a process that runs with `--pid`",
-        )
+    Error::new(ErrorKind::Busy, format!("pid {pid}, which was to hold it, has ended")).with_hints(
+        "nothing was acquired; name a process that runs (`Whom::Process`)",
+        "nothing was acquired; name a process that runs with `--pid`",
+    )
 }
 
 /// This process, waiting.
@@ -206,7 +247,7 @@ struct Waiter {
 /// A holder that is waited for.
 struct Watched<'a> {
     record: &'a Record,
-    handle: Option<ProcessHandle>,
+    handle: Option<Arc<ProcessHandle>>,
     /// If it was held when the wait began.
     anchor: Option<&'a str>,
 }
@@ -246,6 +287,7 @@ impl Waiter {
                 Wanted::Office(office) => Some(&office.profile),
                 Wanted::Lock(_) => options.profile,
             },
+            kind: options.office.map(|office| &office.kind),
             origin: options.origin,
             version: options.version,
             stop_budget_ms: options.stop_budget_ms,
@@ -317,7 +359,8 @@ impl Waiter {
             if look_at_locks.has_passed() {
                 // What another thread could not write down may be what we wait for.
                 self.inner.retry_pending();
-                if watched.iter().any(|it| it.has_let_go(&self.inner)) {
+                if let Some(ended) = watched.iter().find(|it| it.has_let_go(&self.inner)) {
+                    self.note_for_later(ended);
                     return Ok(Waited::Changed);
                 }
                 look_at_locks = Deadline::after(LOOK_AT_LOCKS_EVERY);
@@ -333,8 +376,18 @@ impl Waiter {
             }
             if let Some(ended) = watched.iter().find(|it| it.has_ended(&self.inner)) {
                 self.seen_ended.insert(ended.record.id);
+                self.note_for_later(ended);
                 return Ok(Waited::Changed);
             }
+        }
+    }
+
+    /// How it ended is known once its parent has collected it. One that has only let go is nobody's
+    /// any more.
+    fn note_for_later(&self, gone: &Watched<'_>) {
+        if let Some(handle) = gone.handle.as_ref().filter(|handle| handle.has_ended()) {
+            let now_ms = self.inner.clock().wall_ms();
+            self.inner.witnessed.watch(gone.record.id, Arc::clone(handle), now_ms);
         }
     }
 
@@ -360,13 +413,13 @@ impl Waiter {
     }
 
     /// The holder's process, pinned, if it can tell us more than the store does.
-    fn watchable(&self, record: &Record) -> Option<ProcessHandle> {
+    fn watchable(&self, record: &Record) -> Option<Arc<ProcessHandle>> {
         if !self.is_here(record) || self.seen_ended.contains(&record.id) {
             return None;
         }
         let handle = ProcessHandle::open(record.pid?).ok()?;
         (handle.start_time().is_some() && handle.start_time() == record.start_time)
-            .then_some(handle)
+            .then(|| Arc::new(handle))
     }
 
     /// Whether what is wanted is no longer held as it was. Other commits are told apart by a look

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::claim::in_vain::InVain;
 use crate::owner::ending::RowRelease;
 use crate::owner::{ending, is_held};
 use crate::patience::with_last_budget;
 use crate::records::{End, EndReason, Identities, NewInstance, Origin, instances, waiters};
-use crate::store::{Inner, Tx};
-use crate::{ErrorKind, InstanceId, Nonce, ProfileName, Result, Wanted};
+use crate::store::{Deferred, Inner, Tx};
+use crate::{ErrorKind, InstanceId, Kind, Nonce, ProfileName, Result, Wanted};
 
 /// How long the end of a wait may take where the store is busy: its deadline is kept to 20 ms.
-const LET_GO_WITHIN: Duration = Duration::from_millis(15);
+pub(super) const LET_GO_WITHIN: Duration = Duration::from_millis(15);
 
 /// A row of this process without an office, for as long as it waits for something: anchored, and
 /// visible to others. It ends with this guard, unless it became something else.
@@ -22,12 +23,39 @@ pub(crate) struct WaitingRow {
     nonce: Nonce,
     /// It was ended together with what it waited for.
     pub(crate) has_ended: bool,
+    /// It was in vain: that is on record with its end.
+    pub(super) in_vain: Option<InVain>,
+}
+
+/// The end of a waiting row.
+#[derive(Debug)]
+struct WaitEnd {
+    release: RowRelease,
+    in_vain: Option<InVain>,
+}
+
+impl Deferred for WaitEnd {
+    fn write(&self, tx: &Tx<'_>) -> Result<()> {
+        let RowRelease { instance, nonce_hash, end } = &self.release;
+        let is_ended_now = ending::end_own(tx, *instance, nonce_hash, end)?;
+        // Once, however often this is written.
+        match self.in_vain.as_ref().filter(|_| is_ended_now) {
+            Some(in_vain) => in_vain.record(tx),
+            None => Ok(()),
+        }
+    }
+
+    fn releases(&self, row: InstanceId) -> bool {
+        self.release.releases(row)
+    }
 }
 
 /// What a waiting row says of its process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WaitingAs<'a> {
     pub(crate) profile: Option<&'a ProfileName>,
+    /// That of the office that is claimed, if one is.
+    pub(crate) kind: Option<&'a Kind>,
     pub(crate) origin: Origin,
     pub(crate) version: Option<&'a str>,
     pub(crate) stop_budget_ms: u64,
@@ -58,12 +86,12 @@ impl WaitingRow {
             ..NewInstance::without_office(subject, inner.observer(), nonce)
         }
         .insert(tx)?;
-        waiters::insert(tx, instance, subject.pid, as_whom.profile, wanted)?;
+        waiters::insert(tx, instance, subject.pid, as_whom.profile, as_whom.kind, wanted)?;
         Ok(instance)
     }
 
     pub(crate) fn new(inner: &Arc<Inner>, instance: InstanceId, nonce: Nonce) -> Self {
-        Self { inner: Arc::clone(inner), instance, nonce, has_ended: false }
+        Self { inner: Arc::clone(inner), instance, nonce, has_ended: false, in_vain: None }
     }
 
     /// Ends the row together with what `also` writes.
@@ -84,12 +112,16 @@ impl Drop for WaitingRow {
         if self.has_ended || self.inner.check_process().is_err() {
             return;
         }
-        let end = End::new(EndReason::Released);
-        let hash = self.nonce.hash();
+        let release = RowRelease {
+            instance: self.instance,
+            nonce_hash: self.nonce.hash(),
+            end: End::new(EndReason::Released),
+        };
+        let end = WaitEnd { release, in_vain: self.in_vain.take() };
         // Nothing else would end it where the caller's own budget has ended the wait.
         let ended = with_last_budget(LET_GO_WITHIN, || {
             self.inner.write(|tx| {
-                ending::end_own(tx, self.instance, &hash, &end)?;
+                end.write(tx)?;
                 // Waits in vain are no grants, which prune otherwise.
                 if tx.prunes() {
                     instances::prune_without_office(tx, |anchor| is_held(&self.inner, anchor))?;
@@ -105,8 +137,7 @@ impl Drop for WaitingRow {
             // With the next change of this process: it may live for months.
             Err(error) => {
                 tracing::debug!(%error, "the end of a wait is kept for later");
-                let kept = RowRelease { instance: self.instance, nonce_hash: hash, end };
-                self.inner.pending.lock().push(Arc::new(kept));
+                self.inner.pending.lock().push(Arc::new(end));
             }
         }
     }

@@ -1,39 +1,100 @@
 //! Advice that can be pasted: a command in it names the store and the office that this call was
-//! about.
+//! about, and is whole.
 //!
 //! A hint names only the verb, as in "`incumbent stop`". The global options that this call was
 //! given are put in here, for all advice alike; what came from the environment is in the
 //! environment of the person who pastes as well. A hint about another office names that with both
-//! options.
+//! options. "`incumbent run --wait -- CMD`" becomes the words of this very call, where it was a
+//! `run` (or a `lock acquire`). All of its options are there: a start without its lock would do
+//! harm. Where a word of the command may be a secret, CMD is left to the reader.
 
-use crate::environment::{Fault, planted};
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::CommandFactory;
+
+use crate::Office;
+use crate::cli::args::{Cli, Global, Lock, Verb};
+use crate::environment::{self, Fault, planted};
 use crate::path_text::quoted;
+use crate::process::redact;
 
 /// Verbs about the store as a whole: a profile would only narrow what they look at.
-const OF_THE_STORE: [&str; 7] = ["doctor", "locks", "unlock", "sql", "path", "completions", "man"];
+const OF_THE_STORE: [&str; 9] =
+    ["doctor", "locks", "unlock", "backup", "sql", "path", "completions", "man", "help"];
 
 /// What a command begins with: alone, and within another one.
 const BEGINNINGS: [&str; 2] = ["`incumbent ", "$(incumbent "];
 
-/// The global options of this call.
+/// The end of a command that starts a gateway, in a hint of whoever does not know which.
+const CMD: &str = " -- CMD";
+
+/// The global options that take a value, and those that do not.
+const GLOBAL_WITH_VALUE: [&str; 5] =
+    ["--db", "--profile", "--kind", "--home", "--allow-filesystem"];
+const GLOBAL_ALONE: [&str; 2] = ["--json", "--progress"];
+
+/// The global options of this call, and what it was.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Invocation {
     /// `--db` and what else says which store.
     of_store: Vec<(&'static str, String)>,
     /// `--profile` and what else says which office.
     of_office: Vec<(&'static str, String)>,
+    /// What this call was, where a hint may repeat it.
+    again: Option<Call>,
+}
+
+/// A call that waits for something if it is told to. It is looked at only where a hint repeats it.
+#[derive(Clone, Debug)]
+struct Call {
+    verb: &'static [&'static str],
+    /// The program's name, and what is its own: options and arguments.
+    ours: Vec<OsString>,
+    /// The command of a `run`.
+    command: Vec<OsString>,
+    /// The identities that it locks.
+    identities: Vec<String>,
+}
+
+/// How a hint repeats a call, without its global options.
+struct Again {
+    verb: String,
+    /// Its own options and arguments, but for the command of a `run`.
+    own: Vec<Part>,
+    /// That command, for a shell; CMD where a word of it may be a secret.
+    command: String,
+    /// The variables that stand for identities.
+    variables: Vec<String>,
+}
+
+/// An option or an argument of a call, as it was typed.
+struct Part {
+    /// `--wait`; empty for an argument.
+    option: String,
+    /// What stands between the option and its value.
+    glue: &'static str,
+    value: Option<String>,
+    /// What stands for a value that is not shown, as in the help.
+    placeholder: String,
 }
 
 impl Invocation {
-    pub(super) fn of(global: &crate::cli::args::Global) -> Self {
+    pub(super) fn of(global: &Global) -> Self {
         let mut it = Self::default();
-        if let Some(db) = &global.db {
+        // What a `run` has put into the environment of its command is in nobody's shell.
+        let of_run = |name: &str| {
+            environment::value(environment::INSTANCE)?;
+            environment::value(name)
+        };
+        if let Some(db) = global.db.clone().or_else(|| of_run(environment::DB).map(Into::into)) {
             it.of_store.push(("--db", quoted(db)));
         }
         for kind in &global.allow_filesystem {
             it.of_store.push(("--allow-filesystem", quoted(kind)));
         }
-        if let Some(profile) = &global.profile {
+        let of_run = of_run(environment::PROFILE).map(|it| it.to_string_lossy().into_owned());
+        if let Some(profile) = global.profile.clone().or(of_run) {
             it.of_office.push(("--profile", quoted(profile)));
         }
         if let Some(kind) = &global.kind {
@@ -45,18 +106,57 @@ impl Invocation {
         it
     }
 
+    /// The same for advice about this office, which may be another one than the call named.
+    pub(super) fn about(mut self, global: &Global, office: &Office) -> Self {
+        if global.office().ok().as_ref() != Some(office) {
+            self.of_office = vec![
+                ("--profile", quoted(office.profile.as_str())),
+                ("--kind", quoted(office.kind.as_str())),
+            ];
+        }
+        self
+    }
+
+    /// The same for advice about all offices of the store.
+    pub(super) fn of_all_offices(mut self) -> Self {
+        self.of_office.clear();
+        self
+    }
+
+    /// The same of a call that was made with these `arguments`, the program's name first.
+    pub(super) fn of_call(global: &Global, verb: &Verb, arguments: &[OsString]) -> Self {
+        Self { again: Call::of(verb, arguments), ..Self::of(global) }
+    }
+
     /// `advice` with these options in each command of ours. An option that a command has stays as
     /// it is.
     pub(crate) fn complete(&self, advice: &str) -> String {
         let mut text = String::new();
         let mut rest = advice;
+        let is_repeated = advice.contains(CMD);
+        let again = self.again.as_ref().filter(|_| is_repeated).and_then(Call::again);
+        let mut explained = false;
         while let Some(at) =
             BEGINNINGS.iter().filter_map(|it| Some(rest.find(it)? + it.len())).min()
         {
             let (before, command) = rest.split_at(at);
+            let end = command.find(['`', ')']).unwrap_or(command.len());
+            let (words, after) = command.split_at(end);
             text += before;
-            text += &self.missing_in(command);
-            rest = command;
+            text += &self.missing_in(words);
+            rest = after;
+            let Some((again, whole)) = again.as_ref().and_then(|it| Some((it, it.in_full(words)?)))
+            else {
+                text += words;
+                continue;
+            };
+            text += &whole;
+            if let Some(after) = after.strip_prefix('`').filter(|_| !explained) {
+                text += "`";
+                text += &again.explained();
+                explained = true;
+                rest = after;
+            }
         }
         text + rest
     }
@@ -72,7 +172,6 @@ impl Invocation {
 
     /// The options that the command with these words lacks, each followed by a blank.
     fn missing_in(&self, words: &str) -> String {
-        let words = words.split(['`', ')']).next().unwrap_or_default();
         let has = |option: &str| words.split(' ').any(|word| word == option);
         let verb = verb_of(words);
         let is_of_store = OF_THE_STORE.contains(&verb);
@@ -87,12 +186,232 @@ impl Invocation {
     }
 }
 
+impl Call {
+    /// `None` for one that no hint repeats.
+    fn of(verb: &Verb, arguments: &[OsString]) -> Option<Self> {
+        match verb {
+            Verb::Run(run) => {
+                let at = arguments.len().checked_sub(run.command.len())?;
+                let (ours, command) = arguments.split_at(at);
+                let given = run.lock.iter().filter_map(|it| it.to_str()?.split_once('='));
+                let given = given.map(|(_, identity)| identity.to_owned());
+                let identities = given.chain(identities_in_variables(&run.lock_env));
+                Some(Self {
+                    verb: &["run"],
+                    ours: ours.to_vec(),
+                    command: command.to_vec(),
+                    identities: identities.filter(|it| !it.is_empty()).collect(),
+                })
+            }
+            Verb::Lock(Lock::Acquire(_)) => Some(Self {
+                verb: &["lock", "acquire"],
+                ours: arguments.to_vec(),
+                command: Vec::new(),
+                identities: Vec::new(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// All of its own options, always: a start without its `--lock` would do harm. What is told may
+    /// end in a log, so another word stands for what may be a secret.
+    fn again(&self) -> Option<Again> {
+        let mut own = self.own_parts()?;
+        let mut variables = Vec::new();
+        let mut arguments = 0;
+        for part in &mut own {
+            if part.option.is_empty() {
+                arguments += 1;
+                // In the place of an identity the new call reads standard input.
+                if arguments == 2 {
+                    part.value = Some("-".to_owned());
+                    continue;
+                }
+            }
+            if part.option == "--lock" {
+                let variable = match variables.len() {
+                    0 => "VAR".to_owned(),
+                    before => format!("VAR{}", before + 1),
+                };
+                let scope = part.value.as_deref().unwrap_or_default().split('=').next();
+                part.value = Some(format!("{}={variable}", scope.unwrap_or_default()));
+                "--lock-env".clone_into(&mut part.option);
+                variables.push(variable);
+            } else if self.may_tell(part) {
+                part.value = Some(part.placeholder.clone());
+            }
+        }
+        let command: Vec<String> = self.command.iter().map(in_words).collect();
+        let is_shown = redact(&command) == command && !command.iter().any(|it| self.is_hidden(it));
+        let command = if is_shown {
+            command.iter().map(quoted).collect::<Vec<_>>().join(" ")
+        } else {
+            "CMD".to_owned()
+        };
+        Some(Again { verb: self.verb.join(" "), own, command, variables })
+    }
+
+    /// Whether the value of an option, or an argument, may be a secret.
+    fn may_tell(&self, part: &Part) -> bool {
+        // A name of a variable may look like a secret, and is none.
+        let is_name = ["--lock-env", "--identity-env"].contains(&part.option.as_str());
+        let Some(value) = part.value.as_ref().filter(|it| !it.is_empty()) else { return false };
+        let words = [part.option.clone(), value.clone()];
+        let words = if part.option.is_empty() { &words[1..] } else { &words[..] };
+        self.is_hidden(value) || !is_name && redact(words) != words
+    }
+
+    /// Whether a word has an identity in it, or cannot stand in a hint.
+    fn is_hidden(&self, word: &str) -> bool {
+        let cannot_stand = ['`', char::REPLACEMENT_CHARACTER];
+        word.contains(cannot_stand) || self.identities.iter().any(|it| word.contains(it.as_str()))
+    }
+
+    /// Without global options, `--`, and what a `run` adds by itself.
+    fn own_parts(&self) -> Option<Vec<Part>> {
+        let mut syntax = &Cli::command();
+        for name in self.verb {
+            syntax = syntax.find_subcommand(name)?;
+        }
+        let mut verb = self.verb.iter().peekable();
+        let mut own: Vec<Part> = Vec::new();
+        let mut arguments = syntax.get_positionals();
+        let mut are_options = true;
+        let mut words = self.ours.iter().skip(1).map(in_words).peekable();
+        while let Some(word) = words.next() {
+            let name = word.split('=').next().unwrap_or_default();
+            let of_all = |options: &[&str]| are_options && options.contains(&name);
+            if of_all(&GLOBAL_ALONE) {
+                continue;
+            }
+            if of_all(&GLOBAL_WITH_VALUE) {
+                if name == word {
+                    words.next();
+                }
+                continue;
+            }
+            if of_all(&["--known-as"]) {
+                while words.next_if(|it| !it.starts_with('-')).is_some() {}
+                continue;
+            }
+            if of_all(&["--"]) {
+                are_options = false;
+                continue;
+            }
+            match verb.peek() {
+                Some(part) if **part == word => {
+                    verb.next();
+                    continue;
+                }
+                Some(_) => return None,
+                None => {}
+            }
+            own.push(match option(syntax, &word).filter(|_| are_options) {
+                Some((argument, length)) => {
+                    let takes_next =
+                        argument.get_action().takes_values() && !argument.is_require_equals_set();
+                    let (option, rest) = word.split_at(length);
+                    let (glue, value) = match rest.strip_prefix('=') {
+                        Some(value) => ("=", Some(value.to_owned())),
+                        None if !rest.is_empty() => ("", Some(rest.to_owned())),
+                        None if takes_next => (" ", words.next()),
+                        None => ("", None),
+                    };
+                    let placeholder = placeholder(Some(argument));
+                    Part { option: option.to_owned(), glue, value, placeholder }
+                }
+                None => Part {
+                    option: String::new(),
+                    glue: "",
+                    placeholder: placeholder(arguments.next()),
+                    value: Some(word),
+                },
+            });
+        }
+        verb.peek().is_none().then_some(own)
+    }
+}
+
+/// The option that a word begins with, and how long that part of it is.
+fn option<'a>(syntax: &'a clap::Command, word: &str) -> Option<(&'a clap::Arg, usize)> {
+    let mut all = syntax.get_arguments();
+    if let Some(long) = word.strip_prefix("--") {
+        let long = long.split('=').next().unwrap_or_default();
+        return all.find(|it| it.get_long() == Some(long)).map(|it| (it, "--".len() + long.len()));
+    }
+    let short = word.strip_prefix('-')?.chars().next()?;
+    all.find(|it| it.get_short() == Some(short)).map(|it| (it, "-".len() + short.len_utf8()))
+}
+
+fn placeholder(argument: Option<&clap::Arg>) -> String {
+    let name = argument.and_then(|it| it.get_value_names()?.first());
+    name.map_or_else(|| "VALUE".to_owned(), ToString::to_string)
+}
+
+/// What is not Unicode has a character in it that says so.
+fn in_words(word: &OsString) -> String {
+    word.to_string_lossy().into_owned()
+}
+
+impl Again {
+    /// `run OPTIONS -- CMD` with the options and the command of this call. What waits for a lock
+    /// does so as this call acquired it.
+    fn in_full(&self, words: &str) -> Option<String> {
+        let before = words.strip_suffix(CMD).filter(|it| verb_of(it) == "run")?;
+        if self.verb == "run" {
+            return Some(format!("{before}{} -- {}", self.lacking_in(before), self.command));
+        }
+        let waits = before == "run --wait";
+        waits.then(|| format!("{} --wait{}", self.verb, self.lacking_in(before)))
+    }
+
+    /// The parts of this call whose option is not in `before`, each after a blank.
+    fn lacking_in(&self, before: &str) -> String {
+        let has = |option: &str| {
+            !option.is_empty()
+                && before.split(' ').any(|word| word.split('=').next() == Some(option))
+        };
+        let lacking = self.own.iter().filter(|part| !has(&part.option));
+        lacking.fold(String::new(), |text, part| text + " " + &part.for_a_shell())
+    }
+
+    /// What stands for the identities that are not repeated.
+    fn explained(&self) -> String {
+        match self.variables.as_slice() {
+            [] => String::new(),
+            [one] => format!(" (with the identity in the variable {one})"),
+            all => format!(" (with the identities in the variables {})", all.join(", ")),
+        }
+    }
+}
+
+impl Part {
+    fn for_a_shell(&self) -> String {
+        let value = self.value.as_ref().map(quoted).unwrap_or_default();
+        format!("{}{}{value}", self.option, self.glue)
+    }
+}
+
+/// What the variables of each `--lock-env SCOPE=VAR` hold.
+fn identities_in_variables(lock_env: &[OsString]) -> Vec<String> {
+    let variables = lock_env.iter().filter_map(|argument| argument.to_str()?.split_once('='));
+    let values = variables.filter_map(|(_, variable)| environment::value(variable));
+    values.map(|value| value.to_string_lossy().into_owned()).collect()
+}
+
+/// Twice as long as `waited` was not enough, as an argument; a minute where it is not known.
+pub(super) fn twice(waited: Option<Duration>) -> String {
+    const LEAST: Duration = Duration::from_secs(1);
+    let longer = waited.map_or(Duration::from_mins(1), |it| it.max(LEAST).saturating_mul(2));
+    format!("{}s", longer.as_secs())
+}
+
 /// The first word that is neither an option nor the value of one.
 fn verb_of(words: &str) -> &str {
     let mut words = words.split(' ');
     while let Some(word) = words.next() {
         match word {
-            "--json" => {}
+            "--json" | "--progress" => {}
             "--help" => return word,
             _ if word.starts_with("--") => drop(words.next()),
             _ => return word,
@@ -103,13 +422,23 @@ fn verb_of(words: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     fn invocation() -> Invocation {
         Invocation {
             of_store: vec![("--db", "'/a b/x.db'".to_owned())],
             of_office: vec![("--profile", "work".to_owned()), ("--kind", "bot".to_owned())],
+            again: None,
         }
+    }
+
+    /// What a call with these words makes of `advice`.
+    fn of_call(words: &[&str], advice: &str) -> String {
+        let arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let cli = Cli::try_parse_from(&arguments).unwrap();
+        Invocation::of_call(&cli.global, &cli.verb, &arguments).complete(advice)
     }
 
     #[test]
@@ -128,6 +457,81 @@ mod tests {
         ] {
             assert_eq!(invocation().complete(advice), expected);
             assert_eq!(Invocation::default().complete(advice), advice);
+        }
+    }
+
+    #[test]
+    fn a_start_is_repeated_whole() {
+        const WAIT: &str = "wait (`incumbent run --wait -- CMD`)";
+        const REPLACE: &str = "`incumbent run --profile a --replace -- CMD`";
+        for (words, advice, expected) in [
+            (
+                &["incumbent", "run", "my-gateway", "--serve", "a b"][..],
+                WAIT,
+                "wait (`incumbent run --wait -- my-gateway --serve 'a b'`)",
+            ),
+            (
+                &["incumbent", "--db", "/x", "run", "--lock-env=bot-token=TOKEN", "--", "gw"][..],
+                WAIT,
+                "wait (`incumbent --db /x run --wait --lock-env=bot-token=TOKEN -- gw`)",
+            ),
+            (
+                &["incumbent", "run", "--profile", "a", "--wait=5s", "-E", "3", "gw", "--db"][..],
+                WAIT,
+                "wait (`incumbent --profile a run --wait -E 3 -- gw --db`)",
+            ),
+            (
+                &["incumbent", "run", "--replace", "--reap", "gw"][..],
+                REPLACE,
+                "`incumbent run --profile a --replace --reap -- gw`",
+            ),
+            // What may be a secret is not repeated; all else is, the locks above all.
+            (
+                &["incumbent", "run", "--lock", "s=identity", "--quiet", "gw"][..],
+                WAIT,
+                "wait (`incumbent run --wait --lock-env s=VAR --quiet -- gw` (with the identity in \
+                 the variable VAR))",
+            ),
+            (
+                &["incumbent", "run", "--lock=s=a1", "--lock", "t=b2", "gw", "--b2"][..],
+                WAIT,
+                "wait (`incumbent run --wait --lock-env=s=VAR --lock-env t=VAR2 -- CMD` (with the \
+                 identities in the variables VAR, VAR2))",
+            ),
+            (
+                &["incumbent", "run", "-E3", "gw", "--token", "123456:abc"][..],
+                WAIT,
+                "wait (`incumbent run --wait -E3 -- CMD`)",
+            ),
+            (
+                &["incumbent", "run", "--on-end", "curl -d token=123456:abc x", "gw"][..],
+                WAIT,
+                "wait (`incumbent run --wait --on-end LINE -- gw`)",
+            ),
+            (&["incumbent", "stop"][..], WAIT, WAIT),
+            (
+                &["incumbent", "lock", "acquire", "s", "mine", "--pid", "7", "--wait=1s"][..],
+                WAIT,
+                "wait (`incumbent lock acquire --wait s - --pid 7`)",
+            ),
+            // The word that is the identity, and no other one that is the same.
+            (
+                &["incumbent", "lock", "acquire", "s", "7", "--pid", "7"][..],
+                WAIT,
+                "wait (`incumbent lock acquire --wait s - --pid 7`)",
+            ),
+            (
+                &["incumbent", "lock", "acquire", "--pid=7", "--", "s", "-7"][..],
+                WAIT,
+                "wait (`incumbent lock acquire --wait --pid=7 s -`)",
+            ),
+            (
+                &["incumbent", "lock", "acquire", "s", "--identity-env", "TOK", "--kind", "k"][..],
+                WAIT,
+                "wait (`incumbent --kind k lock acquire --wait s --identity-env TOK`)",
+            ),
+        ] {
+            assert_eq!(of_call(words, advice), expected, "{words:?}");
         }
     }
 }

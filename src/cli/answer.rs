@@ -163,7 +163,8 @@ impl Complaint {
 
     /// Of a question whose answer is missing, or does not look whole.
     pub(crate) fn cut_off(error: &io::Error) -> Self {
-        Self::unwritable(error).advising("make room, or send it elsewhere, and ask again")
+        Self::unwritable(error)
+            .advising("free some disk space, or write it elsewhere, and ask again")
     }
 
     fn unwritable(error: &io::Error) -> Self {
@@ -193,15 +194,15 @@ impl Complaint {
         if is_said { self } else { self.advising(advice) }
     }
 
+    pub(super) fn tell(&self, invocation: &Invocation, verb: &str) {
+        output::tell_lines(&self.text(invocation, verb));
+    }
+
     /// `incumbent: VERB: MESSAGE`, and what to do below it. Arguments that are wrong may say no
     /// verb.
-    fn tell(&self, invocation: &Invocation, verb: &str) {
+    pub(super) fn text(&self, invocation: &Invocation, verb: &str) -> String {
         let verb = if verb.is_empty() { String::new() } else { format!("{verb}: ") };
-        output::tell_lines(&format!(
-            "incumbent: {verb}{}\n{}",
-            self.message_line(),
-            self.below(invocation)
-        ));
+        format!("incumbent: {verb}{}\n{}", self.message_line(), self.below(invocation))
     }
 
     fn message_line(&self) -> String {

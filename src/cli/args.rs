@@ -5,6 +5,7 @@
 pub(crate) mod forensics;
 pub(crate) mod lock;
 pub(crate) mod marker;
+pub(crate) mod past;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod unit;
@@ -19,14 +20,15 @@ use crate::status::Desired;
 pub(super) use self::forensics::{
     Forensics, ForensicsDiagnose, ForensicsSnapshot, ForensicsSystemd,
 };
-pub(super) use self::lock::{Lock, LockAcquire, LockRef, LockRelease, Unlock};
+pub(super) use self::lock::{Lock, LockAcquire, LockRef, LockRelease, Locks, Unlock};
 pub(super) use self::marker::{Marker, MarkerClear, MarkerRead, MarkerWrite};
+pub(super) use self::past::{Events, History};
 pub(super) use self::run::{Restart, Run, Signal, Stop};
 pub(super) use self::status::{Status, StatusField, StatusSet, Wait};
 pub(super) use self::unit::Unit;
 pub(super) use self::values::{Cadence, Time};
 
-/// Who holds the office, is it really alive, and may I take it?
+/// One live owner per gateway and per token, decided by the kernel
 #[derive(Debug, Parser)]
 #[command(
     name = "incumbent",
@@ -55,22 +57,37 @@ Exit codes by cause    systemd, launchd, s6  docker            none
   refused              75                    75                75
   exited               CMD's                 CMD's             CMD's
 
-supervisor_stop: it sent the signal; signalled: anybody else did.
-start_interrupted: a signal in state starting, but for a stop by systemd or launchd.
+supervisor_stop: the supervisor or Ctrl-C sent the signal; signalled: another process sent it.
+start_interrupted: a signal in state starting, except a stop by systemd or launchd.
 refused: also when the office was lost.";
 
 /// How several answers are one exit code.
 const WORST_OF_ALL: &str = "\
 With --all the exit code is the worst of all offices, in this order, the worst first: 70 and 78 \
-it failed, 4 unknown, 1 not done, 75 not now, 3 not running, 0 done.";
+an error, 4 unknown, 1 not done, 75 not now, 3 not running, 0 done.";
+
+const RESTART_CODES: &str = "\
+Exit codes: 0 restarted, 1 not done (its new command has ended at once, or another gateway only \
+serves the profile), 3 not running, 4 unknown, 75 not restarted in time. With --all it is the \
+worst of all offices, in this order, the worst first: 70 and 78 an error, 4, 1, 75, 3, 0.";
+
+/// How one lock is asked about.
+const ONE_LOCK: &str = "\
+Exit codes: 0; of one lock that is asked about: 0 held, 3 not held, 4 unknown.";
 
 /// What `wait` waits for.
 const WAITED: &str = "\
 Exit codes: 0 it is ready, or says the state; 1 not in time; 3 the tenure that was seen has ended.
 
-Not ready are: starting, draining, degraded, stopped, startup_failed, as it says itself; and one \
-that is unresponsive, stopped by a signal, frozen, or between two commands. A gateway that says \
-nothing is ready as soon as it runs: have it say `starting` first, or wait with --state running.";
+Not ready are: starting, draining, degraded, stopped, startup_failed, as it says itself; and a \
+gateway that is unresponsive, stopped by a signal, frozen, or between two commands. A gateway \
+that says nothing is ready as soon as it runs: let it say `starting` first, or wait with --state \
+running.";
+
+/// What a probe wants to know of `doctor`.
+const DOCTOR: &str = "\
+Exit codes: 0 no action needed; 1 act now, or a repair failed; 75 try again. With --json all \
+findings are listed; their ids are stable.";
 
 /// What every verb understands.
 #[derive(Clone, Debug, Args)]
@@ -91,6 +108,9 @@ pub(crate) struct Global {
     /// Print one JSON document (JSON Lines for streams)
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
+    /// Say what is being waited for, also where there is no terminal
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) progress: bool,
     /// Trust the locks of a filesystem type that is refused otherwise, at your own risk
     #[arg(long, global = true, value_name = "TYPE", help_heading = "Global options")]
     pub(crate) allow_filesystem: Vec<String>,
@@ -98,16 +118,16 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Claim the office, then run a command that does not outlive it
+    /// Claim the office and run a command; it ends when `run` ends
     #[command(after_long_help = EXIT_CODES)]
     Run(Run),
-    /// Say whether the office's holder is running, and why we believe it
+    /// Show whether the office's holder is running, and how we know
     Status(Status),
-    /// Wait until the office's holder is ready, or says a state; for somebody to claim it, too
+    /// Wait until the gateway is ready, or reports a given state
     #[command(after_help = WAITED)]
     Wait(Wait),
-    /// Say how the gateway is: shown by `status` next to what was observed. Only the office's
-    /// holder may; inside a `run` that is the run
+    /// Publish the gateway's own status. Only the office's holder may; inside a `run` that is the
+    /// run
     StatusSet(Box<StatusSet>),
     /// Claim the office for a process that does not link the library
     Claim(Claim),
@@ -115,11 +135,11 @@ pub(crate) enum Verb {
     Release(Release),
     /// End the record of a dead holder; of a live or unknown one only with --force
     Evict(Evict),
-    /// Stop whoever holds the office, so that nobody takes it for a crash
+    /// Stop the office's holder, recorded as a planned stop
     #[command(after_help = WORST_OF_ALL)]
     Stop(Stop),
-    /// Have whoever holds the office start again
-    #[command(after_help = WORST_OF_ALL)]
+    /// Restart the office's holder
+    #[command(after_help = RESTART_CODES)]
     Restart(Restart),
     /// Send a signal to the holder's command: to reload, to rotate its log, to dump its state
     Signal(Signal),
@@ -132,29 +152,34 @@ pub(crate) enum Verb {
     /// Leave a message for a process, and read it there
     #[command(subcommand)]
     Marker(Marker),
-    /// Hold a token, an account or a port for a process, so that no other has it on this machine
+    /// Hold a token, an account or a port for a process, so that no other process has it on this
+    /// machine
     #[command(subcommand)]
     Lock(Lock),
-    /// Say who holds which lock, whether it is alive, who waits and who was refused
-    Locks,
+    /// Show who holds which lock, whether it is alive, who waits and who was refused
+    #[command(after_help = ONE_LOCK)]
+    Locks(Locks),
     /// Remove the lock of a dead holder; of a live or unknown one only with --force
     Unlock(Unlock),
-    /// Tell who held the office, and how each of them ended
-    History,
-    /// Tell what happened in the store: in all of it, unless --profile is given
+    /// Show who held the office, and how each holder ended
+    History(History),
+    /// Show what happened in the store: in all of it, unless --profile or --kind is given
     Events(Events),
     /// Print a unit, a property list, a run script or the end of a Dockerfile for a command
     Unit(Box<Unit>),
-    /// Find out who stops a gateway, and whether it gets the time that it needs
+    /// Find out who stops a gateway, and whether it gets enough time to stop
     #[command(subcommand)]
     Forensics(Forensics),
-    /// Look for everything that keeps gateways from starting, or makes two of one
+    /// Check for anything that blocks a start or lets two gateways run
+    #[command(after_help = DOCTOR)]
     Doctor(Doctor),
     /// Take over what an older program left in its files
     Import(Import),
-    /// Write the files that an older program's scripts read, once. The gateway.lock among them is
-    /// not locked: what keeps an older program out is `run --legacy-home`
+    /// Write the files that an older program's scripts read, once. The gateway.lock is not locked:
+    /// to keep an older program out, use `run --legacy-home`
     Export(Export),
+    /// Copy the store to a new file, also while gateways run
+    Backup(Backup),
     /// Print the path of the store
     Path,
     /// Ask the store in SQL, read-only
@@ -166,6 +191,12 @@ pub(crate) enum Verb {
     },
     /// Print the manual page
     Man,
+    /// Print the help of a verb; `words` explains the words that have a special meaning here
+    Help {
+        /// A verb, or `words` [default: the program itself]
+        #[arg(value_name = "VERB")]
+        topic: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -174,7 +205,7 @@ pub(crate) struct Claim {
     /// `--pid $$`, because inside `$(...)` or a pipe the parent is a subshell that ends at once]
     #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: Option<u32>,
-    /// Record it without a keeper process: only pid and start time will tell whether it lives
+    /// Record it without a keeper process: only pid and start time will show whether it is alive
     #[arg(long)]
     pub(crate) no_keeper: bool,
 }
@@ -188,16 +219,9 @@ pub(crate) struct Release {
 
 #[derive(Debug, Args)]
 pub(crate) struct Evict {
-    /// Also when its holder lives or cannot be told dead; nothing is signalled
+    /// Even if the holder is alive or unknown; no signal is sent
     #[arg(long)]
     pub(crate) force: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Events {
-    /// Go on printing events as they are committed
-    #[arg(long)]
-    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]
@@ -205,9 +229,12 @@ pub(crate) struct Doctor {
     /// Repair what can be repaired safely, and say what was done
     #[arg(long)]
     pub(crate) fix: bool,
-    /// Only say what --fix would do
+    /// Only show what --fix would do
     #[arg(long, requires = "fix")]
     pub(crate) dry_run: bool,
+    /// Also show what needs nothing, what is in order, and what cannot be seen from here
+    #[arg(long)]
+    pub(crate) verbose: bool,
 }
 
 #[derive(Debug, Args)]
@@ -232,9 +259,22 @@ pub(crate) struct Export {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to make; an existing one is never overwritten
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "incumbent sql [OPTIONS] <QUERY|->
+       incumbent sql [OPTIONS] --file <FILE>")]
 pub(crate) struct Sql {
-    /// One SELECT
-    pub(crate) query: String,
+    /// A SELECT, or several, with comments; `-` reads it from standard input
+    #[arg(required_unless_present = "file", allow_hyphen_values = true)]
+    pub(crate) query: Option<String>,
+    /// Read it from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "query")]
+    pub(crate) file: Option<PathBuf>,
     /// Print comma-separated values
     #[arg(long)]
     pub(crate) csv: bool,

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
+use crate::cli::waiting::opening;
 use crate::cli::{args, lost_store};
 use crate::clock::{millis, rfc3339};
 use crate::keeper::{Anchoring, KeptClaim, KeptRelease, Whom};
@@ -25,7 +26,10 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim) -> Outcome {
     let office = global.office()?;
     let whom = whom(arguments.pid);
     whom.check()?;
-    let store = global.options().open()?;
+    let options = global.options();
+    let progress = global.doing("claim", opening(&options), None);
+    let store = options.open()?;
+    drop(progress);
     let profile = global.profile(&store)?;
     let process = store.kept(whom).anchoring(anchoring(arguments.no_keeper));
     let pid_of = |pid: Option<u32>| pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
@@ -48,8 +52,9 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim) -> Outcome {
             Answer::new(exit::OK, text, document(Some(instance), None, Some(&previous), None))
         }
         KeptClaim::Held(holder) => {
-            Answer::new(exit::NOT_NOW, "", document(None, None, None, Some(&holder)))
-                .complaining(Complaint::new(holder.to_string()).advising(holder.advice()))
+            Answer::new(exit::NOT_NOW, "", document(None, None, None, Some(&holder))).complaining(
+                Complaint::new(holder.to_string()).advising(holder.advice_to_claimant()),
+            )
         }
     })
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::cli::args::Global;
-use crate::cli::output;
+use crate::cli::{missing, output};
 use crate::keeper::release::profile_left_behind;
 use crate::{
-    Error, Kind, Office, OpenOptions, Profile, ProfileName, Result, Store, environment, sys,
+    Error, Kind, Office, OpenOptions, Profile, ProfileName, Result, Store, environment, process,
+    sys,
 };
 
 impl Global {
@@ -96,10 +97,20 @@ impl Global {
     }
 }
 
-/// Names this invocation in the history: who did it.
+/// Names this invocation in the history: who did it, and who had it done.
 pub(crate) fn by_us(verb: &str) -> String {
+    let who = process::invoked_by().map_or_else(String::new, |who| format!(", {who}"));
+    named(verb, &who)
+}
+
+/// The same without who had it done: for what is said again and again.
+pub(crate) fn by_this_process(verb: &str) -> String {
+    named(verb, "")
+}
+
+fn named(verb: &str, who: &str) -> String {
     let uid = sys::effective_uid().map_or_else(String::new, |uid| format!(", uid {uid}"));
-    format!("incumbent {verb} (pid {}{uid})", std::process::id())
+    format!("incumbent {verb} (pid {}{uid}{who})", std::process::id())
 }
 
 /// Asked of a store that is not there.
@@ -108,6 +119,6 @@ pub(super) fn no_store(global: &Global) -> Result<Error> {
     let path = options.resolved_path()?;
     let error = Error::invalid(format!("there is no store at {}", path.display()))
         .at(path)
-        .with_hint("it is made by the first `incumbent run` or `claim`");
+        .with_hint(missing::hint(global));
     Ok(options.of_path(error))
 }

@@ -6,12 +6,14 @@ use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, Style, exit, one_line};
+use crate::cli::waiting::with_size;
 use crate::cli::{args, output};
 use crate::doctor::{Act, Finding, Repair, Severity};
 use crate::{Kind, OpenOptions, ProfileName, Result, doctor};
 
 pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
     let invocation = Invocation::of(global);
+    let extent = if arguments.verbose { Extent::Everything } else { Extent::ToDo };
     let examine = || -> Result<Vec<Finding>> {
         let profile = global.profile.clone().map(ProfileName::new).transpose()?;
         let kind = global.kind.clone().map(Kind::new).transpose()?;
@@ -21,20 +23,29 @@ pub(super) fn doctor(global: &Global, arguments: &args::Doctor) -> Outcome {
         }
         Ok(findings)
     };
+    let size = with_size(&global.options());
+    let looking = || global.doing("doctor", format!("looking at {size}"), None);
+    let progress = looking();
     let before = examine()?;
+    drop(progress);
     let acts = match (arguments.fix, arguments.dry_run) {
         (false, _) => {
             let (code, complaint) = outcome(&[], &before);
-            let answer = Answer::new(code, text(&[], &before), found(&before));
+            let answer = Answer::new(code, text(&[], &before, extent), found(&before));
             return Ok(answer.complaining(complaint));
         }
         (true, true) => doctor::repair(&global.options(), &by_us("doctor"), Repair::DryRun),
-        (true, false) => fix(&global.options()),
+        (true, false) => {
+            let _progress = global.doing("doctor", format!("repairing {size}"), None);
+            fix(&global.options())
+        }
     };
+    let progress = looking();
     let after = examine()?;
+    drop(progress);
     let (code, complaint) = outcome(&acts, &after);
     let document = repaired(&before, &acts, &after);
-    Ok(Answer::new(code, text(&acts, &after), document).complaining(complaint))
+    Ok(Answer::new(code, text(&acts, &after, extent), document).complaining(complaint))
 }
 
 /// Repairs; before a store is moved aside, whoever still works with it is named.
@@ -93,7 +104,15 @@ fn repaired(before: &[Finding], acts: &[Act], after: &[Finding]) -> Value {
     before.iter().chain(new).map(with_acts).collect()
 }
 
-fn text(acts: &[Act], findings: &[Finding]) -> String {
+/// How much a person is told. A document has everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// What has to be done, and what could not be looked at.
+    ToDo,
+    Everything,
+}
+
+fn text(acts: &[Act], findings: &[Finding], extent: Extent) -> String {
     let style = Style::of_stdout();
     let mut text = String::new();
     for act in acts {
@@ -111,23 +130,34 @@ fn text(acts: &[Act], findings: &[Finding]) -> String {
             _ => style.doubtful(finding.severity.as_str()),
         };
         text += &format!("{severity} {}: {}\n", ids.join(", "), one_line(&finding.evidence));
-        if let Some(remedy) = &finding.remedy {
-            text += &format!("  try:   {}\n", one_line(remedy));
-        }
+        text += &try_line(finding);
     }
+    if extent == Extent::Everything {
+        text += &needs_nothing(findings);
+    }
+    text += &summary(findings);
+    text.push('\n');
+    text
+}
+
+fn try_line(finding: &Finding) -> String {
+    let remedy = finding.remedy.as_deref();
+    remedy.map_or_else(String::new, |remedy| format!("  try:   {}\n", one_line(remedy)))
+}
+
+/// What is worth knowing, and what is in order.
+fn needs_nothing(findings: &[Finding]) -> String {
+    let mut text = String::new();
     for finding in findings.iter().filter(|finding| finding.severity == Severity::Info) {
         text += &format!("info {}: {}\n", finding.id, one_line(&finding.evidence));
+        text += &try_line(finding);
     }
     let ok: Vec<&str> = findings
         .iter()
         .filter(|finding| finding.severity == Severity::Ok)
         .map(|finding| finding.id)
         .collect();
-    text += &style.faint(&format!("ok: {}", ok.join(", ")));
-    text.push('\n');
-    text += &summary(findings);
-    text.push('\n');
-    text
+    text + &Style::of_stdout().faint(&format!("ok: {}", ok.join(", "))) + "\n"
 }
 
 /// `2 problems: 1 error, 1 warning`.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::output;
 use crate::cli::output::{Answer, Complaint, exit};
@@ -33,7 +34,7 @@ impl One {
     pub(super) fn result(&self) -> String {
         let (_, said) = self.text.trim_end().split_once(": ").unwrap_or_default();
         let refused = match self.code {
-            exit::NO => "no: see below",
+            exit::NO => "not done",
             exit::UNKNOWN => "unknown",
             exit::NOT_NOW => "not now",
             _ => "failed",
@@ -42,7 +43,7 @@ impl One {
     }
 
     /// A table of all, or an array. `none` is the code where there is nobody.
-    pub(super) fn of_all(all: Vec<Self>, none: i32) -> Answer {
+    pub(super) fn of_all(global: &Global, all: Vec<Self>, none: i32) -> Answer {
         /// The worst first, as the help says it.
         const FROM_WORST: [i32; 7] = [
             exit::FAILED,
@@ -54,7 +55,7 @@ impl One {
             exit::OK,
         ];
         if all.is_empty() {
-            return Answer::new(none, "nobody runs\n", json!([]));
+            return Answer::new(none, "no gateway is running\n", json!([]));
         }
         let has = |code: &i32| all.iter().any(|one| one.code == *code);
         // One that is not on the list is a fault of this very program.
@@ -67,8 +68,10 @@ impl One {
         }
         let table = table.to_string();
         let text: String = table.lines().map(|line| line.trim().to_owned() + "\n").collect();
+        let invocation = Invocation::of(global).of_all_offices();
         let (mut documents, mut complaints) = (Vec::new(), Vec::new());
-        for one in all {
+        for mut one in all {
+            invocation.complete_in(&mut one.document);
             documents.push(one.document);
             complaints.extend(one.complaints);
         }
@@ -95,7 +98,8 @@ impl<'a> Told<'a> {
     }
 }
 
-/// The profile and the kind that `--all` is limited to.
+/// The profile and the kind that `--all` is limited to: those of the arguments. What the
+/// environment says is about the caller's own gateway.
 pub(super) fn named_in(global: &Global) -> crate::Result<(Option<ProfileName>, Option<Kind>)> {
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
     let kind = global.kind.as_deref().map(Kind::new).transpose()?;
@@ -108,10 +112,7 @@ pub(super) fn named(pid: Option<u32>) -> String {
 
 /// What to say in order to reach a server of several profiles.
 pub(super) fn instead(verb: &str, server: &Office) -> String {
-    format!(
-        "`incumbent --profile {} --kind {} {verb}`, if all that it serves is meant",
-        server.profile, server.kind
-    )
+    format!("`incumbent {}`, if you mean all that it serves", server.verb(verb))
 }
 
 pub(super) fn document(office: &Office) -> Value {

@@ -6,9 +6,9 @@ use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, exit};
 use crate::cli::{args, output, printable};
 use crate::clock::rfc3339;
-use crate::status::Event;
+use crate::status::{Event, EventOptions};
 use crate::sys::supervise;
-use crate::{Cancel, Error, ErrorKind, ProfileName, Result, Store, Wait};
+use crate::{Cancel, Error, ErrorKind, Kind, ProfileName, Result, Store, Wait};
 use serde_json::json;
 
 /// Events printed at once; the store keeps more.
@@ -23,15 +23,50 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) -> Outcome {
     // Without a word about the profile the whole store is meant.
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
+    let kind = global.kind.as_deref().map(Kind::new).transpose()?;
+    let wanted = Wanted { profile, kind, arguments };
     if arguments.follow {
-        return follow(global, profile.as_ref(), format);
+        return follow(global, &wanted, format);
     }
     let events = match global.existing()? {
-        Some(store) => store.recent_events(profile.as_ref(), SHOWN)?,
+        Some(store) => store.past_events(&wanted.past(SHOWN))?,
         None => Vec::new(),
     };
     let text: String = events.iter().map(|event| line(event) + "\n").collect();
     Ok(Answer::new(exit::OK, text, json!(events)))
+}
+
+/// Which events are asked for.
+struct Wanted<'a> {
+    profile: Option<ProfileName>,
+    kind: Option<Kind>,
+    arguments: &'a args::Events,
+}
+
+impl Wanted<'_> {
+    /// Those of the past: as many as were asked for, all since a time, else `count_max`.
+    fn past(&self, count_max: usize) -> EventOptions {
+        let options = EventOptions::new();
+        let options = self.profile.iter().cloned().fold(options, EventOptions::profile);
+        let options = self.kind.iter().cloned().fold(options, EventOptions::kind);
+        let options = self.arguments.event.iter().fold(options, EventOptions::event);
+        let options = self.arguments.since.into_iter().fold(options, EventOptions::since_ms);
+        match (self.arguments.limit, self.arguments.since) {
+            (Some(limit), _) => options.count_max(limit),
+            (None, Some(_)) => options,
+            (None, None) => options.count_max(count_max),
+        }
+    }
+
+    /// Whether an event of the stream is one of them. That some were missed is told in any case.
+    fn has(&self, event: &Event) -> bool {
+        const LOST: &str = "events_lost";
+        let names = &self.arguments.event;
+        let is_of_kind =
+            self.kind.as_ref().is_none_or(|kind| event.kind.as_deref() == Some(kind.as_str()));
+        let is_named = names.is_empty() || names.contains(&event.event);
+        event.event == LOST || (is_of_kind && is_named)
+    }
 }
 
 /// Where a follower starts in a store that it opens.
@@ -47,7 +82,7 @@ enum Start {
 
 /// Prints events until nobody reads them any more, or Ctrl-C. The store may come later, and may be
 /// replaced.
-fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Outcome {
+fn follow(global: &Global, wanted: &Wanted<'_>, format: Format) -> Outcome {
     let cancel = Cancel::new();
     cancel
         .cancel_on_interrupt()
@@ -69,7 +104,7 @@ fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Out
             std::thread::sleep(LOOK_EVERY);
             continue;
         };
-        match follow_store(&store, profile, format, &mut start, &cancel) {
+        match follow_store(&store, wanted, format, &mut start, &cancel) {
             Err(error) if error.kind() == ErrorKind::StoreReplaced => {
                 output::tell(
                     "incumbent: events: the store was replaced, going on with the new one\n",
@@ -88,7 +123,7 @@ fn follow(global: &Global, profile: Option<&ProfileName>, format: Format) -> Out
 
 fn follow_store(
     store: &Store,
-    profile: Option<&ProfileName>,
+    wanted: &Wanted<'_>,
     format: Format,
     start: &mut Start,
     cancel: &Cancel,
@@ -97,7 +132,7 @@ fn follow_store(
     let id = store.uuid()?;
     match start {
         Start::Tail => {
-            let past = store.recent_events(profile, FOLLOWED)?;
+            let past = store.past_events(&wanted.past(FOLLOWED))?;
             for event in past.iter().filter(|event| event.id <= stream.position()) {
                 match print(event, format) {
                     Reader::Reads => {}
@@ -110,14 +145,15 @@ fn follow_store(
         }
         Start::First | Start::After(..) => stream = stream.after(0),
     }
-    if let Some(profile) = profile {
+    if let Some(profile) = &wanted.profile {
         stream = stream.of_profile(profile.clone());
     }
     while !cancel.is_cancelled() {
         let next = stream.next_event(Wait::UpTo(LOOK_EVERY));
         *start = Start::After(id.clone(), stream.position());
         let reader = match next {
-            Ok(Some(event)) => print(&event, format),
+            Ok(Some(event)) if wanted.has(&event) => print(&event, format),
+            Ok(Some(_)) => Reader::Reads,
             Ok(None) => Reader::look(),
             // Whoever keeps it busy does so for a while; nothing is lost by asking again.
             Err(error) if error.kind() == ErrorKind::Busy => Reader::look(),

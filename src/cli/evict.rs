@@ -116,7 +116,6 @@ fn forgotten(office: &Office, home: &Path, invocation: &Invocation) -> String {
     ));
     let home = home.display();
     format!(
-        "{office}: the older gateway of {home} keeps nobody out any more; {advice} brings that \
-         back\n"
+        "{office}: the older gateway of {home} no longer keeps others out; {advice} undoes that\n"
     )
 }

@@ -65,7 +65,7 @@ fn identity_in(variable: &OsStr) -> Result<Vec<u8>> {
                 `--identity-env BOT_TOKEN`";
     let Some(name) = variable.to_str().filter(|name| !name.is_empty() && is_name(name)) else {
         return Err(Error::invalid(
-            "this is not a valid variable name, and is not repeated: it may be the secret",
+            "not a valid variable name (not shown: it may be the secret itself)",
         )
         .with_hint(hint));
     };
@@ -89,7 +89,7 @@ pub(crate) fn requests(arguments: &args::Run) -> Result<Vec<LockRequest>> {
         let bytes = argument.as_encoded_bytes();
         let at = bytes.iter().position(|byte| *byte == b'=').ok_or_else(|| {
             // Not repeated: it may be a secret.
-            Error::invalid(format!("a lock has to be given as SCOPE={what}"))
+            Error::invalid(format!("a lock is written as SCOPE={what}"))
                 .with_hint("e.g. `--lock-env telegram-bot-token=BOT_TOKEN`")
         })?;
         let scope = String::from_utf8_lossy(&bytes[..at]).into_owned();
@@ -106,7 +106,7 @@ pub(crate) fn requests(arguments: &args::Run) -> Result<Vec<LockRequest>> {
         requests.push(LockRequest::new(&scope, identity_in(OsStr::new(&variable))?)?);
     }
     if requests.is_empty() && metadata.is_some() {
-        return Err(Error::invalid("--metadata says who holds a lock, and no lock is named")
+        return Err(Error::invalid("`--metadata` says who holds a lock, but no lock is named")
             .with_hint("name one with `--lock-env SCOPE=VAR`"));
     }
     let requests: Vec<LockRequest> = requests

@@ -18,11 +18,14 @@ pub(super) fn import(global: &Global, arguments: &args::Import) -> Outcome {
     if let Some(directory) = &arguments.lock_dir {
         files = files.lock_dir(directory)?;
     }
+    let what = format!("importing {}", arguments.directory.display());
+    let progress = global.doing("import", what, None);
     let rows = if files.any() {
         global.options().open()?.import(&office, &files)?
     } else {
         files.left_out().into_iter().collect()
     };
+    drop(progress);
     let documents = json!(rows);
     let is_conflict = rows.iter().any(|row| row.finding.is_conflict);
     let code = if is_conflict { exit::NOT_NOW } else { exit::OK };

@@ -9,11 +9,12 @@ use crate::cli::claim::{anchoring, whom};
 use crate::cli::context::by_us;
 use crate::cli::locks::place;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
+use crate::cli::waiting::{Becomes, Waited};
 use crate::cli::{args, identity, lost_store};
 use crate::clock::{length, millis};
 use crate::keeper::{KeptGrant, KeptLock, KeptProcess, KeptStanding};
 use crate::lock::{AcquireOptions, Stopped};
-use crate::{Acquire, Holder, LockName, Result};
+use crate::{Acquire, Holder, LockName, Result, Wait};
 
 pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome {
     let identity = &arguments.identity;
@@ -31,12 +32,20 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome
     let profile = global.profile_name()?;
     let whom = whom(arguments.pid);
     whom.check()?;
+    let wait = arguments.wait.unwrap_or_default();
+    let progress = (!matches!(wait, Wait::No)).then(|| {
+        let locks = vec![request.name().clone()];
+        let (office, becomes) = (None, Becomes::Nothing);
+        global.free("lock acquire", Waited { office, locks, wait, replaces: false, becomes })
+    });
     let store = global.options().open()?;
     let stopped = if arguments.evict_stopped { Stopped::Evict } else { Stopped::Respect };
-    let options = AcquireOptions::new().stopped(stopped).wait(arguments.wait.unwrap_or_default());
-    let process =
-        store.kept(whom).anchoring(anchoring(arguments.no_keeper)).by(by_us("lock acquire"));
-    Ok(match process.acquire(&profile, &request, &options)? {
+    let options = AcquireOptions::new().stopped(stopped).wait(wait);
+    let process = store.kept(whom).anchoring(anchoring(arguments.no_keeper));
+    let process = process.by(by_us("lock acquire"));
+    let acquired = process.acquire(&profile, &request, &options);
+    drop(progress);
+    Ok(match acquired? {
         Acquire::Granted(granted) => {
             Answer::new(exit::OK, granted_text(&granted), document(Ok(&granted)))
         }

@@ -11,20 +11,53 @@ use crate::clock::{length, millis};
 use crate::lock::{IdentityHash, LockReport, Slot, Unlocked, UnlockedLock};
 use crate::path_text::quoted;
 use crate::stop::Force;
-use crate::{Existing, Holder, LockName, ProfileName, Verdict, Wanted};
+use crate::{Existing, Holder, LockName, ProfileName, Result, Verdict, Wanted};
 use std::time::Duration;
 
-pub(super) fn locks(global: &Global) -> Outcome {
-    let reports = match global.existing()? {
-        Some(store) => store.locks()?,
-        None => Vec::new(),
+pub(super) fn locks(global: &Global, arguments: &args::Locks) -> Outcome {
+    let wanted = arguments.scope.as_deref().map(scope).transpose()?;
+    let one = one_lock(arguments)?;
+    let (mut reports, may_be_lost) = match global.options().find()? {
+        Existing::Store(store) => (store.locks()?, false),
+        // Its owner may be at work, with locks that nobody can see.
+        Existing::LostOwner { .. } => (Vec::new(), true),
+        Existing::Nothing => (Vec::new(), false),
     };
-    let text = if reports.is_empty() {
-        "nobody holds a lock\n".to_owned()
-    } else {
-        reports.iter().map(text).collect()
+    reports.retain(|report| {
+        wanted.as_ref().is_none_or(|scope| *scope == report.name.scope)
+            && one.as_ref().is_none_or(|name| *name == report.name)
+    });
+    let has = |verdict| reports.iter().any(|report| report.verdict == verdict);
+    let code = match &one {
+        None => exit::OK,
+        Some(_) if has(Verdict::Alive) => exit::OK,
+        Some(_) if has(Verdict::Unknown) || may_be_lost => exit::UNKNOWN,
+        Some(_) => exit::NOT_RUNNING,
     };
-    Ok(Answer::new(exit::OK, text, json!(reports)))
+    let text = match (&one, &wanted) {
+        _ if !reports.is_empty() => reports.iter().map(text).collect(),
+        (Some(name), _) if may_be_lost => {
+            format!("{name}: unknown, an owner of a store that is gone may hold it\n")
+        }
+        (Some(name), _) => format!("{name}: nobody holds it\n"),
+        (None, Some(scope)) => format!("nobody holds a lock of {scope}\n"),
+        (None, None) => "nobody holds a lock\n".to_owned(),
+    };
+    Ok(Answer::new(code, text, json!(reports)))
+}
+
+/// The lock that is asked about, if it is one.
+fn one_lock(arguments: &args::Locks) -> Result<Option<LockName>> {
+    let Some(of) = arguments.scope.as_deref() else { return Ok(None) };
+    let (identity, variable) = (arguments.identity.as_ref(), arguments.identity_env.as_ref());
+    if let Some(hash) = &arguments.hash {
+        let identity_hash = IdentityHash::from_hex(&hash.to_string_lossy())?;
+        return Ok(Some(LockName { scope: scope(of)?, identity_hash }));
+    }
+    if identity.is_none() && variable.is_none() {
+        return Ok(None);
+    }
+    name(of, identity, variable).map(Some)
 }
 
 fn holder(profile: Option<&ProfileName>, pid: Option<u32>) -> String {
@@ -142,8 +175,8 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
             name.identity_hash
         );
         Complaint::new(holder.to_string())
-            .advising(holder.advice())
-            .advising_also("incumbent unlock", force)
+            .advising(holder.advice_to_unlocker())
+            .advising_also(" unlock ", force)
     })))
 }
 

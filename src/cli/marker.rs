@@ -53,9 +53,7 @@ pub(super) fn consume(global: &Global, arguments: &args::MarkerRead) -> Outcome 
     let consumed = consumed.flatten();
     let recorded = consumed.as_ref().is_none_or(|consumed| consumed.recorded);
     let complaint = (!recorded).then(|| {
-        Complaint::new(
-            "the answer is right, but it could not be recorded that the marker was consumed",
-        )
+        Complaint::new("consumed, but that could not be recorded; another reader may see it again")
     });
     let marker = consumed.map(|Consumed { marker, .. }| marker);
     let more = json!({"consumed": marker.is_some(), "recorded": recorded});

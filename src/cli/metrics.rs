@@ -1,21 +1,31 @@
 //! `status --metrics`: Prometheus' text format, version 0.0.4.
 //!
 //! Names and units follow Prometheus' conventions: base units (seconds), `_info` for what only
-//! carries labels, and for a word a time series with the value 1. Nothing here counts events: what
-//! the store keeps is bounded, and a counter that falls is none.
+//! carries labels, and for a word a time series with the value 1. Counters are the store's own
+//! (`records/counters.rs`): they do not fall when the history is pruned.
 //!
 //! Not by the crate `prometheus-client`: its registry is for values that a program counts up, and
 //! exports each of them; here each line is an answer of the store, and absent where it has none.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::status::Desired;
-use crate::{Report, Verdict};
+use serde_json::json;
+
+use crate::cli::args;
+use crate::cli::args::Global;
+use crate::cli::each::named_in;
+use crate::cli::output::{Answer, Outcome, exit};
+use crate::cli::process_status::held_by;
+use crate::status::{Counters, Desired, LastEnd};
+use crate::{Existing, Office, Report, Verdict};
 
 /// Metrics of one name, in the order in which they are printed.
 struct Family {
     name: &'static str,
     help: &'static str,
+    /// `gauge` or `counter`.
+    kind: &'static str,
     samples: String,
 }
 
@@ -24,13 +34,25 @@ type Label<'a> = (&'static str, &'a str);
 
 impl Family {
     fn new(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, samples: String::new() }
+        Self { name, help, kind: "gauge", samples: String::new() }
+    }
+
+    fn counter(name: &'static str, help: &'static str) -> Self {
+        Self { kind: "counter", ..Self::new(name, help) }
+    }
+
+    fn count(&mut self, labels: &[Label<'_>], count: u64) {
+        #[allow(clippy::cast_precision_loss, reason = "nothing happens that often")]
+        let value = count as f64;
+        self.add(labels, value);
     }
 
     fn add(&mut self, labels: &[Label<'_>], value: f64) {
         let labels: Vec<String> =
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-        let _ = writeln!(self.samples, "{}{{{}}} {value}", self.name, labels.join(","));
+        let labels = labels.join(",");
+        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+        let _ = writeln!(self.samples, "{}{labels} {value}", self.name);
     }
 }
 
@@ -49,19 +71,117 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1_000.0
 }
 
-/// All metrics of these offices.
-pub(super) fn text(reports: &[Report]) -> String {
-    let families = [of_offices(reports), of_what_they_said(reports), of_platforms(reports)];
+/// Of all offices, unless one is named; that one also where it was never claimed: it is down.
+/// Whether gateways run is in the metrics, and not in the exit code.
+pub(super) fn metrics(global: &Global, arguments: &args::Status) -> Outcome {
+    let (profile, kind) = named_in(global)?;
+    let names_office = (profile.is_some() || kind.is_some()) && !arguments.all;
+    let (mut reports, mut counters, mut lost, mut is_found) = (Vec::new(), None, None, false);
+    match global.options().find()? {
+        Existing::Store(store) => {
+            reports = match arguments.pid {
+                Some(pid) => held_by(global, &store, pid)?,
+                None => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
+            };
+            counters = store.counters()?;
+            is_found = true;
+        }
+        Existing::LostOwner { pid, .. } => lost = Some(pid),
+        Existing::Nothing => {}
+    }
+    if reports.is_empty() && names_office && arguments.pid.is_none() {
+        let report = Report::never_claimed(global.office()?);
+        reports.push(match lost {
+            Some(pid) => report.of_lost_owner(pid),
+            None => report,
+        });
+    }
+    // Also of those that were only ever refused.
+    let is_asked_for = |office: &Office| {
+        arguments.pid.is_none()
+            && profile.as_ref().is_none_or(|name| *name == office.profile)
+            && kind.as_ref().is_none_or(|kind| *kind == office.kind)
+            || reports.iter().any(|report| report.office == *office)
+    };
+    let counters = counters.map(|mut counters| {
+        counters.retain(|office, _| is_asked_for(office));
+        for report in &reports {
+            counters.entry(report.office.clone()).or_default();
+        }
+        counters
+    });
+    let text = text(is_found, &reports, counters.as_ref());
+    Ok(Answer::new(exit::OK, text, json!(reports)))
+}
+
+/// All metrics of these offices, and what was counted of these.
+fn text(
+    is_found: bool,
+    reports: &[Report],
+    counters: Option<&BTreeMap<Office, Counters>>,
+) -> String {
+    let mut found = Family::new(
+        "incumbent_store_found",
+        "Whether there is a store: else it was deleted, or another path was meant.",
+    );
+    found.add(&[], flag(is_found));
+    let families = [
+        vec![found],
+        of_offices(reports),
+        of_what_they_said(reports),
+        of_platforms(reports),
+        counters.map_or_else(Vec::new, of_the_past),
+    ];
     let mut text = String::new();
     for family in families.into_iter().flatten().filter(|family| !family.samples.is_empty()) {
-        let Family { name, help, samples } = family;
-        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{samples}");
+        let Family { name, help, kind, samples } = family;
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}");
     }
     text
 }
 
+/// What has happened to them. A count that is 0 is told as well: else its first rise is no rise.
+fn of_the_past(counters: &BTreeMap<Office, Counters>) -> Vec<Family> {
+    let mut starts = Family::counter("incumbent_starts_total", "Starts that got the office.");
+    let mut refusals = Family::counter("incumbent_refusals_total", "Starts that were refused.");
+    let mut restarts = Family::counter(
+        "incumbent_restarts_total",
+        "How often `incumbent run` started its command again within one tenure.",
+    );
+    let mut takeovers = Family::counter(
+        "incumbent_takeovers_total",
+        "How often another process took the office over.",
+    );
+    let mut ends = Family::counter(
+        "incumbent_ends_total",
+        "Ends, by reason and exit code (128 + n for signal n; empty where it is not known).",
+    );
+    for (office, of_it) in counters {
+        let [profile, kind] = labels_of(office);
+        starts.count(&[profile, kind], of_it.starts);
+        refusals.count(&[profile, kind], of_it.refusals);
+        restarts.count(&[profile, kind], of_it.restarts);
+        takeovers.count(&[profile, kind], of_it.takeovers());
+        for end in &of_it.ends {
+            let code = end.exit_code.map(|code| code.to_string()).unwrap_or_default();
+            let how = [("reason", end.reason.as_str()), ("exit_code", code.as_str())];
+            ends.count(&[profile, kind, how[0], how[1]], end.count);
+        }
+    }
+    vec![starts, refusals, restarts, takeovers, ends]
+}
+
+/// As a shell says it: 128 + n where signal n ended it.
+fn shell_code(end: &LastEnd) -> Option<i32> {
+    end.exit_code.or(end.signal.map(|signal| 128 + signal))
+}
+
 fn office_labels(report: &Report) -> [Label<'_>; 2] {
-    [("profile", report.office.profile.as_str()), ("kind", report.office.kind.as_str())]
+    labels_of(&report.office)
+}
+
+fn labels_of(office: &Office) -> [Label<'_>; 2] {
+    [("profile", office.profile.as_str()), ("kind", office.kind.as_str())]
 }
 
 /// What is true of them.
@@ -79,9 +199,13 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
         "incumbent_gateway_start_time_seconds",
         "When the live holder got the office, in seconds since the epoch.",
     );
+    let mut command = Family::new(
+        "incumbent_gateway_command_start_time_seconds",
+        "When `incumbent run` started its command last, in seconds since the epoch.",
+    );
     let mut desired = Family::new(
         "incumbent_gateway_desired_running",
-        "Whether an operator wants it to run; absent if nobody has said so.",
+        "Whether it is set to run (`incumbent desired`); absent if that is not set.",
     );
     let mut locks =
         Family::new("incumbent_gateway_locks_held", "Scoped locks taken from the live holder.");
@@ -93,8 +217,15 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
         "incumbent_gateway_last_end_timestamp_seconds",
         "When the last incarnation that ended did so, in seconds since the epoch.",
     );
+    let mut exit_code = Family::new(
+        "incumbent_last_exit_code",
+        "How the last incarnation ended (128 + n for signal n); absent where that is not known.",
+    );
     for report in reports {
         let [profile, kind] = office_labels(report);
+        if let Some(code) = report.last_end.as_ref().and_then(shell_code) {
+            exit_code.add(&[profile, kind], f64::from(code));
+        }
         // Unknown is neither.
         if report.verdict != Verdict::Unknown {
             up.add(&[profile, kind], flag(report.running));
@@ -131,6 +262,9 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
         }
         // Of a profile that is served they are its server's.
         if report.served_by.is_none() {
+            if let Some(since_ms) = report.command_since_ms {
+                command.add(&[profile, kind], seconds(since_ms));
+            }
             #[allow(clippy::cast_precision_loss, reason = "a handful")]
             let (lock_count, marker_count) =
                 (report.locks.len() as f64, report.markers.len() as f64);
@@ -138,7 +272,7 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
             markers.add(&[profile, kind], marker_count);
         }
     }
-    vec![up, verdict, info, start, desired, locks, markers, last_end]
+    vec![up, verdict, info, start, command, desired, locks, markers, last_end, exit_code]
 }
 
 /// What they said of themselves.
@@ -157,14 +291,18 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
     );
     let mut is_stale = Family::new(
         "incumbent_gateway_stale",
-        "Whether what it said last is older than five minutes; no sign of death.",
+        "Whether its status is older than five minutes; that does not mean that it is dead.",
     );
     let mut agents = Family::new("incumbent_gateway_active_agents", "Agents that work for it.");
+    let mut memory = Family::new(
+        "incumbent_memory_bytes",
+        "What it had in memory at its last heartbeat; of a `run` its command with its children.",
+    );
     let mut restart =
         Family::new("incumbent_gateway_restart_requested", "Whether it wants to be started again.");
     let mut updated = Family::new(
         "incumbent_gateway_status_timestamp_seconds",
-        "When it last said how it is, in seconds since the epoch.",
+        "When it last published its status, in seconds since the epoch.",
     );
     let mut heartbeat = Family::new(
         "incumbent_gateway_heartbeat_timestamp_seconds",
@@ -172,7 +310,7 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
     );
     let mut unresponsive = Family::new(
         "incumbent_gateway_unresponsive_seconds",
-        "For how long it has given none of the signs of life that it promised; 0 if it does.",
+        "For how long its promised heartbeat is overdue; 0 if it is not.",
     );
     for report in reports {
         let [profile, kind] = office_labels(report);
@@ -198,6 +336,9 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
             let count = said.active_agents.unwrap_or(0) as f64;
             agents.add(&[profile, kind], count);
         }
+        if let Some(bytes) = said.memory_bytes {
+            memory.count(&[profile, kind], bytes);
+        }
         if !said.damaged.contains(&"restart_requested") {
             restart.add(&[profile, kind], flag(said.restart_requested.unwrap_or(false)));
         }
@@ -205,7 +346,18 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
             updated.add(&[profile, kind], seconds(at_ms));
         }
     }
-    vec![state, busy, drainable, is_stale, agents, restart, updated, heartbeat, unresponsive]
+    vec![
+        state,
+        busy,
+        drainable,
+        is_stale,
+        agents,
+        memory,
+        restart,
+        updated,
+        heartbeat,
+        unresponsive,
+    ]
 }
 
 /// What the live ones said of their platforms.
@@ -224,11 +376,11 @@ fn of_platforms(reports: &[Report]) -> Vec<Family> {
     );
     let mut retrying = Family::new(
         "incumbent_platform_retrying_since_timestamp_seconds",
-        "Since when it tries to connect again, in seconds since the epoch.",
+        "When it began to reconnect, in seconds since the epoch.",
     );
     let mut updated = Family::new(
         "incumbent_platform_status_timestamp_seconds",
-        "When it was last said how a platform is, in seconds since the epoch.",
+        "When the status of a platform was last published, in seconds since the epoch.",
     );
     for report in reports.iter().filter(|report| report.verdict != Verdict::Dead) {
         let [profile, kind] = office_labels(report);

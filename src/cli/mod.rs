@@ -1,8 +1,10 @@
 //! The command line: parses, asks the library, prints. Not part of the library's interface.
 
 mod advice;
+mod after_end;
 mod answer;
 mod args;
+mod backup;
 pub(crate) mod claim;
 pub(crate) mod context;
 mod doctor;
@@ -18,20 +20,31 @@ mod locks;
 pub(crate) mod lost_store;
 mod marker;
 mod metrics;
+mod missing;
 mod nature;
 pub(crate) mod output;
 mod printable;
+mod process_status;
+mod progress;
 mod restart;
 mod run;
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
+mod sentences;
 mod signal;
 mod sql;
+mod statements;
 mod status;
 mod status_set;
 mod stop;
 mod style;
+mod to_do;
 mod unit;
 mod usage;
 mod wait;
+mod waiting;
+mod words;
 
 use std::ffi::OsString;
 
@@ -53,13 +66,14 @@ pub fn main(arguments: &[OsString]) -> i32 {
     }
     signals::survive_file_size_limit();
     match Cli::try_parse_from(arguments) {
-        Ok(cli) => dispatch(&cli),
+        Ok(cli) => dispatch(&cli, arguments),
         Err(error) => usage::show(error, arguments),
     }
 }
 
-fn dispatch(cli: &Cli) -> i32 {
+fn dispatch(cli: &Cli, arguments: &[OsString]) -> i32 {
     let format = if cli.global.json { Format::Json } else { Format::Text };
+    let before = missing::store_at(cli);
     let (name, outcome): (_, Outcome) = match &cli.verb {
         Verb::Run(arguments) => ("run", run::run(&cli.global, arguments)),
         Verb::Status(arguments) => ("status", status::status(&cli.global, arguments, format)),
@@ -98,9 +112,9 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Lock(args::Lock::Release(arguments)) => {
             ("lock release", lock::release(&cli.global, arguments))
         }
-        Verb::Locks => ("locks", locks::locks(&cli.global)),
+        Verb::Locks(arguments) => ("locks", locks::locks(&cli.global, arguments)),
         Verb::Unlock(arguments) => ("unlock", locks::unlock(&cli.global, arguments)),
-        Verb::History => ("history", history::history(&cli.global)),
+        Verb::History(arguments) => ("history", history::history(&cli.global, arguments)),
         Verb::Events(arguments) => ("events", events::events(&cli.global, arguments, format)),
         Verb::Unit(arguments) => ("unit", unit::unit(&cli.global, arguments)),
         Verb::Forensics(args::Forensics::Snapshot(arguments)) => {
@@ -115,12 +129,19 @@ fn dispatch(cli: &Cli) -> i32 {
         Verb::Doctor(arguments) => ("doctor", doctor::doctor(&cli.global, arguments)),
         Verb::Import(arguments) => ("import", legacy::import(&cli.global, arguments)),
         Verb::Export(arguments) => ("export", legacy::export(&cli.global, arguments)),
+        Verb::Backup(arguments) => ("backup", backup::backup(&cli.global, arguments)),
         Verb::Path => ("path", path(&cli.global)),
         Verb::Sql(arguments) => ("sql", sql::sql(&cli.global, arguments, format)),
         Verb::Completions { shell } => ("completions", Ok(completions(*shell))),
         Verb::Man => ("man", man()),
+        Verb::Help { topic } => ("help", words::help(topic)),
     };
-    let invocation = Invocation::of(&cli.global);
+    // `wait` may have waited for it.
+    let misplaced = before.filter(|_| missing::store_at(cli).is_some());
+    let invocation = Invocation::of_call(&cli.global, &cli.verb, arguments);
+    if let Some(complaint) = misplaced {
+        complaint.tell(&invocation, name);
+    }
     outcome.unwrap_or_else(|error| Answer::error(&invocation, &error)).deliver(
         format,
         &invocation,

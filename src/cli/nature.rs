@@ -20,8 +20,8 @@ impl Verb {
             | Self::Desired { desired: None }
             | Self::Marker(Marker::Peek(_))
             | Self::Lock(Lock::Verify(_))
-            | Self::Locks
-            | Self::History
+            | Self::Locks(_)
+            | Self::History(_)
             | Self::Events(_)
             | Self::Unit(_)
             // What it says is all that its caller keeps.
@@ -32,7 +32,8 @@ impl Verb {
             | Self::Path
             | Self::Sql(_)
             | Self::Completions { .. }
-            | Self::Man => Nature::Question,
+            | Self::Man
+            | Self::Help { .. } => Nature::Question,
             Self::Run(_)
             | Self::StatusSet(_)
             | Self::Claim(_)
@@ -46,8 +47,9 @@ impl Verb {
             | Self::Lock(Lock::Acquire(_) | Lock::Renew(_) | Lock::Release(_))
             | Self::Unlock(_)
             | Self::Forensics(Forensics::Diagnose(_))
-            | Self::Doctor(Doctor { fix: true, dry_run: false })
-            | Self::Import(_) => Nature::Act,
+            | Self::Doctor(Doctor { fix: true, dry_run: false, .. })
+            | Self::Import(_)
+            | Self::Backup(_) => Nature::Act,
         }
     }
 }

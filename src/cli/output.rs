@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::cli::printable;
+use crate::cli::{printable, progress};
 use crate::clock::{length, millis, rfc3339};
 use crate::environment::{Fault, planted};
 use crate::{Error, ErrorKind, clock, path_text};
@@ -114,8 +114,10 @@ pub(crate) fn never_wait() {
 
 /// The same for lines of ours.
 pub(crate) fn tell_lines(text: &str) {
-    // Nobody is left to be told that nobody reads it.
-    let _ = io::stderr().lock().write_all(printable::lines(text).as_bytes());
+    progress::beneath(|| {
+        // Nobody is left to be told that nobody reads it.
+        let _ = io::stderr().lock().write_all(printable::lines(text).as_bytes());
+    });
 }
 
 /// Written by a thread of its own, and dropped where that has too much to say already.
@@ -188,11 +190,17 @@ pub(crate) fn ago(at_ms: i64) -> String {
     let age_ms = now_ms.saturating_sub(at_ms);
     match rfc3339(at_ms) {
         Some(at) if is_believed(at_ms) && age_ms < 0 => {
-            format!("at {at}, which lies ahead of this clock")
+            format!("at {at} (in the future by this clock)")
         }
         Some(_) if is_believed(at_ms) => format!("{} ago", length(age_ms)),
         Some(_) | None => "at an unknown time".to_owned(),
     }
+}
+
+/// `412 MiB`.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    format!("{} MiB", bytes.saturating_add(MIB / 2) / MIB)
 }
 
 /// What [`ago`] says, after "since".

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::cli::style::Style;
@@ -51,16 +53,45 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> String {
     shown
 }
 
-/// One JSON document, over as many lines as it needs.
+/// The format of our documents. It changes when a field goes, or means something else; new fields
+/// may come at any time.
+const FORMAT: u64 = 1;
+
+/// The name of the field that says it.
+pub(crate) const FORMAT_NAME: &str = "format";
+
+/// A document with its format: in an object, and in each element of an array or a stream, so that
+/// a program that reads one of them has it. No document has a field of that name for anything else.
+pub(crate) struct WithFormat<'a>(pub(crate) &'a Value);
+
+impl Serialize for WithFormat<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Object(fields) => {
+                let mut map = serializer.serialize_map(Some(fields.len() + 1))?;
+                map.serialize_entry(FORMAT_NAME, &FORMAT)?;
+                for (name, value) in fields.iter().filter(|(name, _)| *name != FORMAT_NAME) {
+                    map.serialize_entry(name, value)?;
+                }
+                map.end()
+            }
+            Value::Array(elements) => serializer.collect_seq(elements.iter().map(WithFormat)),
+            plain => plain.serialize(serializer),
+        }
+    }
+}
+
+/// One JSON document with its format, over as many lines as it needs.
 pub(crate) fn document(document: &Value) -> String {
     // A value has no keys but strings, and can be written for that reason.
-    let text = serde_json::to_string_pretty(document).unwrap_or_else(|_| document.to_string());
-    json(&text) + "\n"
+    let text = serde_json::to_string_pretty(&WithFormat(document));
+    json(&text.unwrap_or_else(|_| document.to_string())) + "\n"
 }
 
 /// The same in one line.
 pub(crate) fn document_line(document: &Value) -> String {
-    json(&document.to_string())
+    let text = serde_json::to_string(&WithFormat(document));
+    json(&text.unwrap_or_else(|_| document.to_string()))
 }
 
 /// JSON has escapes for the control characters of ASCII only; a terminal obeys others, too. They
@@ -96,12 +127,27 @@ mod tests {
     }
 
     #[test]
+    fn an_object_says_its_format_and_so_does_each_element() {
+        use serde_json::json;
+        for (document, expected) in [
+            (json!({"a": {"b": 1}}), r#"{"format":1,"a":{"b":1}}"#),
+            (json!([{"a": 1}, {"a": [{}]}]), r#"[{"format":1,"a":1},{"format":1,"a":[{}]}]"#),
+            (json!({"a": 1, "format": 1}), r#"{"format":1,"a":1}"#),
+            (json!([]), "[]"),
+            (json!(null), "null"),
+        ] {
+            assert_eq!(document_line(&document), expected);
+        }
+    }
+
+    #[test]
     fn a_document_reads_as_it_was() {
         let value = serde_json::json!({"a": "\u{1b}\n\u{9b}\u{202e}\u{7f}", "b\u{85}": [1]});
         for text in [document(&value), document_line(&value)] {
             let is_plain = |c: char| c == '\n' || !is_unprintable(c);
             assert!(text.chars().all(is_plain), "{text:?}");
-            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+            let read: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!((&read["a"], &read["b\u{85}"]), (&value["a"], &value["b\u{85}"]));
         }
     }
 }

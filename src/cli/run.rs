@@ -2,28 +2,36 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::claim::document;
 use crate::cli::output::{Answer, Complaint, Outcome};
+use crate::cli::progress::Progress;
+use crate::cli::waiting::{Becomes, Waited};
 use crate::cli::{args, identity, output};
 use crate::exit::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::run::{Finished, Notice, Run, RunOutcome};
 use crate::stop::Replace;
-use crate::{ClaimOptions, Error, ProfileName, run, sys};
+use crate::{ClaimOptions, Error, LockName, ProfileName, Result, process, run, sys};
 
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     if arguments.command.first().is_none_or(|program| program.is_empty()) {
-        return Err(Error::invalid("the command is empty")
-            .with_hint("name it, e.g. `incumbent run my-gateway --serve`"));
+        return Err(
+            Error::invalid("the command is empty").with_hint("name it: `incumbent run -- CMD`")
+        );
     }
     let home = global.check()?;
+    let requests = identity::requests(arguments)?;
+    let names: Vec<LockName> = requests.iter().map(|request| request.name().clone()).collect();
     let mut options = ClaimOptions::new()
         .kind(global.kind()?)
         .stop_budget(arguments.stop_budget)
         .wait(arguments.wait.unwrap_or_default())
-        .locks(identity::requests(arguments)?);
+        .locks(requests);
     if arguments.replace {
         options = options.replace(replace(arguments));
     }
@@ -35,6 +43,8 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     }
     let (invocation, quiet) = (Invocation::of(global), arguments.quiet);
     let profile = global.profile_name()?;
+    let progress = Arc::new(Mutex::new(waiting(global, arguments, names)?));
+    let of_start = Arc::clone(&progress);
     let mut run = Run::new(profile.clone(), &arguments.command)
         .store(global.options())
         .claim(options)
@@ -42,6 +52,9 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         .forward(arguments.forward)
         .as_whole_process()
         .on_notice(move |notice| {
+            if matches!(notice, Notice::Started { .. }) {
+                drop(of_start.lock().take());
+            }
             if !quiet || matches!(notice, Notice::Started { .. }) {
                 tell(&invocation, notice);
             }
@@ -77,12 +90,34 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         run = run.restart_unresponsive(after);
     }
     let finished = run.run();
+    drop(progress.lock().take());
     output::finish_telling();
-    Ok(answer(global, &profile, finished?))
+    Ok(answer(global, &profile, arguments, finished?))
+}
+
+/// The exit code of a command that is not there, as of a shell.
+const NOT_FOUND: i32 = 127;
+
+/// What it waits for, be it that a damaged store is recovered.
+fn waiting(
+    global: &Global,
+    arguments: &args::Run,
+    locks: Vec<LockName>,
+) -> Result<Option<Progress>> {
+    let wait = arguments.wait.unwrap_or_default();
+    if arguments.quiet {
+        return Ok(None);
+    }
+    let becomes = if arguments.exec { Becomes::AnotherProgram } else { Becomes::Nothing };
+    let (office, replaces) = (Some(global.office()?), arguments.replace);
+    Ok(Some(global.free("run", Waited { office, locks, wait, replaces, becomes })))
 }
 
 fn replace(arguments: &args::Run) -> Replace {
     let mut replace = Replace::new();
+    if let Some(who) = process::invoked_by() {
+        replace = replace.by(who);
+    }
     if arguments.force {
         replace = replace.force();
     }
@@ -127,11 +162,24 @@ fn tell(invocation: &Invocation, notice: &Notice<'_>) {
     output::tell(&format!("incumbent: run: {notice}{option}{advice}\n"));
 }
 
-fn answer(global: &Global, name: &ProfileName, finished: Finished) -> Answer {
+fn answer(
+    global: &Global,
+    name: &ProfileName,
+    arguments: &args::Run,
+    finished: Finished,
+) -> Answer {
     let code = finished.exit_code;
     match finished.outcome {
         RunOutcome::Ended => Answer::silent(code),
-        RunOutcome::Failed(error) => Answer::failed(code, &Invocation::of(global), &error),
+        RunOutcome::Failed(error) => {
+            let meant = arguments.option_without_its_value().filter(|_| code == NOT_FOUND);
+            let error = match meant {
+                Some(meant) => Error::invalid(error.to_string())
+                    .with_hint(format!("write `{meant}`, with an equals sign")),
+                None => error,
+            };
+            Answer::failed(code, &Invocation::of(global), &error)
+        }
         RunOutcome::Refused(holder) => {
             let document = document(None, None, None, Some(&holder));
             Answer::new(code, "", document)

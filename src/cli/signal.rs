@@ -46,8 +46,8 @@ pub(super) fn signal(global: &Global, arguments: &args::Signal) -> Outcome {
         Signalled::Served(by) => {
             let what = format!("{office} is served by {by}, together with other profiles");
             let advice = format!(
-                "`incumbent --profile {} --kind {} signal {name}`, if all that it serves is meant",
-                by.profile, by.kind
+                "`incumbent {}`, if you mean all that it serves",
+                by.verb(&format!("signal {name}"))
             );
             (exit::NO, String::new(), Some(Complaint::new(what).advising(advice)))
         }

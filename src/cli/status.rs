@@ -1,14 +1,18 @@
 //! `status`: the answer first, then why.
 
 use crate::cli::advice::Invocation;
+use crate::cli::after_end::Place;
 use crate::cli::args::Global;
+use crate::cli::each::named_in;
 use crate::cli::output::{Answer, Complaint, Format, Outcome, Style, ago, exit};
-use crate::cli::{args, metrics, output};
+use crate::cli::process_status::{held_by, of_process};
+use crate::cli::to_do::{idles, says_silence, what_to_do};
+use crate::cli::{after_end, args, metrics, missing, output};
 use crate::clock::{length, millis, rfc3339};
 use crate::patience::with_budget;
 use crate::status::report::ANSWER_WITHIN;
 use crate::status::{Desired, PlatformStatus, state};
-use crate::{Error, Existing, Kind, ProfileName, Report, Verdict};
+use crate::{Error, Existing, ProfileName, Report, Result, Verdict};
 use serde_json::json;
 use std::time::Duration;
 
@@ -28,14 +32,15 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         return Err(Error::invalid("`--metrics` cannot be combined with `--json`")
             .with_hint("leave out one of them"));
     }
+    if arguments.metrics {
+        return metrics::metrics(global, arguments);
+    }
     if arguments.all {
         return all(global, arguments);
     }
-    let office = global.office()?;
-    let report = match global.options().find()? {
-        Existing::Store(store) => store.profile(&office.profile)?.status_of(&office.kind)?,
-        Existing::LostOwner { pid, .. } => Report::never_claimed(office).of_lost_owner(pid),
-        Existing::Nothing => Report::never_claimed(office),
+    let report = match arguments.pid {
+        Some(pid) => of_process(global, pid)?,
+        None => of_office(global)?,
     };
     let code = match report.verdict {
         Verdict::Alive if arguments.ready && report.not_ready().is_some() => exit::NO,
@@ -43,34 +48,53 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
         Verdict::Unknown => exit::UNKNOWN,
         Verdict::Dead => exit::NOT_RUNNING,
     };
-    let text = if arguments.metrics {
-        metrics::text(std::slice::from_ref(&report))
-    } else {
-        text(&report, &Invocation::of(global))
-    };
+    let db = global.options().resolved_path().ok();
+    let place = Place::of(db.as_deref(), missing::misplaced(global));
+    let invocation = Invocation::of(global).about(global, &report.office);
+    // The words may take a look at a supervisor, which no program waits for.
+    let text = if global.json { String::new() } else { text(&report, &invocation, &place) };
     let complaint = report.not_ready().filter(|_| code == exit::NO);
     let complaint =
         complaint.map(|why| Complaint::new(format!("{} is not ready: {why}", report.office)));
     Ok(Answer::new(code, text, json!(report)).complaining(complaint))
 }
 
+fn of_office(global: &Global) -> Result<Report> {
+    let office = global.office()?;
+    Ok(match global.options().find()? {
+        Existing::Store(store) => store.profile(&office.profile)?.status_of(&office.kind)?,
+        Existing::LostOwner { pid, .. } => Report::never_claimed(office).of_lost_owner(pid),
+        Existing::Nothing => Report::never_claimed(office),
+    })
+}
+
 fn all(global: &Global, arguments: &args::Status) -> Outcome {
-    let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
-    let kind = global.kind.as_deref().map(Kind::new).transpose()?;
-    let reports = match global.existing()? {
-        Some(store) => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
-        None => Vec::new(),
+    let (profile, kind) = named_in(global)?;
+    let reports = match (global.existing()?, arguments.pid) {
+        (Some(store), Some(pid)) => held_by(global, &store, pid)?,
+        (Some(store), None) => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
+        (None, _) => Vec::new(),
     };
-    let text = if arguments.metrics {
-        metrics::text(&reports)
-    } else if reports.is_empty() {
-        let filtered = profile.is_some() || kind.is_some();
-        let of_these = if filtered { " of these" } else { "" };
-        format!("nobody has claimed anything{of_these} yet\n")
+    let text = if reports.is_empty() {
+        match arguments.pid {
+            Some(pid) => format!("pid {pid} holds no office\n"),
+            None if profile.is_some() || kind.is_some() => {
+                "nobody has claimed any of these yet\n".to_owned()
+            }
+            None => "nobody has claimed anything yet\n".to_owned(),
+        }
     } else {
         table(&reports)
     };
-    Ok(Answer::new(exit::OK, text, json!(reports)))
+    let db = global.options().resolved_path().ok();
+    let complaint = match Place::of(db.as_deref(), None) {
+        Place::FullDisk(directory) => Some(
+            Complaint::new(format!("no space left on the disk of {}", directory.display()))
+                .advising(after_end::make_room(&directory)),
+        ),
+        Place::Usual | Place::NoStore(_) => None,
+    };
+    Ok(Answer::new(exit::OK, text, json!(reports)).complaining(complaint))
 }
 
 /// One line for each office.
@@ -143,12 +167,23 @@ fn note(report: &Report) -> String {
         Verdict::Alive => {}
         Verdict::Unknown => notes.push(report.because().to_owned()),
         Verdict::Dead => {
-            let end = report.last_end.as_ref();
-            let when = end.and_then(|end| end.at_ms);
-            let when = when.map_or_else(String::new, |at_ms| format!(", {}", ago(at_ms)));
-            let reason = end.map_or(&report.reason, |end| &end.reason);
-            notes.push(format!("{}{when}", reason.in_words()));
+            let ended = || {
+                report.last_end.as_ref().map_or_else(
+                    || report.reason.in_words(),
+                    |end| format!("{}, {}", end.summary, after_end::when(end)),
+                )
+            };
+            notes.push(after_end::kept_out(report).unwrap_or_else(ended));
         }
+    }
+    if let Some(count) = report.restarts.filter(|count| *count > 0)
+        && report.verdict != Verdict::Dead
+    {
+        let age = command_age(report).map(|age| format!(", {age}"));
+        notes.push(restarted(count) + &age.unwrap_or_default());
+    }
+    if !report.waiters.is_empty() {
+        notes.push(format!("{} waiting", report.waiters.len()));
     }
     if let Some(desired) = report.desired
         && (desired == Desired::Running) != (report.verdict != Verdict::Dead)
@@ -156,6 +191,12 @@ fn note(report: &Report) -> String {
         notes.push(format!("should be {desired}"));
     }
     notes.join(", ")
+}
+
+/// How often a `run` has started its command again.
+pub(super) fn restarted(count: u32) -> String {
+    let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    format!("restarted {times}")
 }
 
 fn is_in_trouble(platform: &PlatformStatus) -> bool {
@@ -183,11 +224,8 @@ fn shown<T>(items: &[T], line: impl Fn(&T) -> (String, String)) -> Vec<(String, 
 fn said(report: &Report) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     let line = |label: &str, value: String| (label.to_owned(), value);
-    if let Some(silence) = report.unresponsive_for {
-        lines.push(line(
-            "hangs",
-            format!("it gave no sign of life for {}, and promised to", span(silence)),
-        ));
+    if let Some(silence) = report.unresponsive_for.filter(|_| !says_silence(report)) {
+        lines.push(line("hangs", format!("no heartbeat for {}", span(silence))));
     }
     if let Some(said) = &report.runtime {
         let mut facts = Vec::new();
@@ -216,6 +254,12 @@ fn said(report: &Report) -> Vec<(String, String)> {
         if !facts.is_empty() {
             lines.push(line("says", facts.join("; ")));
         }
+        if let Some(bytes) = said.memory_bytes {
+            let when = report
+                .heartbeat_at_ms
+                .map_or_else(String::new, |ms| format!(", at its last heartbeat, {}", ago(ms)));
+            lines.push(line("memory", format!("{}{when}", output::mebibytes(bytes))));
+        }
         if let Some(reason) = &said.exit_reason {
             lines.push(line("exits", reason.clone()));
         }
@@ -226,7 +270,7 @@ fn said(report: &Report) -> Vec<(String, String)> {
             let columns = said.damaged.join(", ");
             lines.push(line(
                 "damaged",
-                format!("{columns}: cannot be read, until it is said again"),
+                format!("{columns}: cannot be read until it is published again"),
             ));
         }
     }
@@ -263,18 +307,25 @@ fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
         facts.push(format!("damaged: {}", platform.damaged.join(", ")));
     }
     if facts.is_empty() {
-        facts.push("nothing is said".to_owned());
+        facts.push("no status published".to_owned());
     }
     ("platform".to_owned(), format!("{}: {}", platform.platform, facts.join("; ")))
 }
 
-fn text(report: &Report, invocation: &Invocation) -> String {
+/// What to do comes right after the answer.
+pub(super) fn text(report: &Report, invocation: &Invocation, place: &Place) -> String {
     let style = Style::of_stdout();
-    let mut text = headline(report, style) + "\n";
-    for (label, value) in facts(report).into_iter().chain(advice(report, invocation)) {
+    let answer = after_end::happened(report, place);
+    let answer = shortened(&output::one_line(&answer));
+    let mut text = headline(report, &answer, style) + "\n";
+    let advice = what_to_do(report, place).into_iter();
+    let advice = advice.map(|advice| ("try".to_owned(), invocation.complete(&advice)));
+    for (label, value) in advice.chain(facts(report, &answer)) {
         // Names of platforms are of any length, and what was written may be of many lines.
+        let value = output::one_line(&value);
+        // A command that was cut cannot be pasted.
+        let value = if label == "try" { value } else { shortened(&value) };
         let label = style.faint(&format!("{label:<10}"));
-        let value = shortened(&output::one_line(&value));
         text += format!("  {label} {value}").trim_end();
         text += "\n";
     }
@@ -291,22 +342,34 @@ fn age(report: &Report) -> Option<String> {
     age.or_else(|| report.since_ms.map(ago))
 }
 
-/// The answer.
-fn headline(report: &Report, style: Style) -> String {
+/// The same of the command of a `run`.
+fn command_age(report: &Report) -> Option<String> {
+    let age = report.command_age.map(|age| format!("{} ago", span(age)));
+    age.or_else(|| report.command_since_ms.map(ago))
+}
+
+/// The answer; `ended` is what became of one that is not running.
+fn headline(report: &Report, ended: &str, style: Style) -> String {
     let (office, pid) = (&report.office, pid(report));
     let served = report.served_by.as_ref().map(|server| format!(", served by {server}"));
     let served = served.unwrap_or_default();
     match report.verdict {
         Verdict::Alive => {
             let since = age(report).map(|age| format!(", {}", output::since(&age)));
-            let flags = match report.flags.names().as_slice() {
+            let idles = idles(report);
+            let mut flags = report.flags.names();
+            flags.retain(|flag| !["stopped", "frozen", "command_stopped"].contains(flag));
+            let flags = match flags.as_slice() {
                 [] => String::new(),
                 names => format!(" ({})", names.join(", ").replace('_', " ")),
             };
+            let (mark, running) = match idles {
+                Some(_) => (style.doubtful_mark(), style.doubtful("running")),
+                None => (style.good_mark(), style.good("running")),
+            };
+            let but = idles.map(|how| format!(", but {how}")).unwrap_or_default();
             format!(
-                "{}{office}: {}{flags}{served}, {pid}{}",
-                style.good_mark(),
-                style.good("running"),
+                "{mark}{office}: {running}{but}{flags}{served}, {pid}{}",
                 since.unwrap_or_default()
             )
         }
@@ -318,16 +381,21 @@ fn headline(report: &Report, style: Style) -> String {
         Verdict::Dead => {
             let failed = report.state.as_deref() == Some(state::STARTUP_FAILED);
             let why = if failed { ", its last start failed" } else { "" };
-            format!("{}{office}: {}{why}", style.bad_mark(), style.bad("not running"))
+            format!("{}{office}: {}{why} ({ended})", style.bad_mark(), style.bad("not running"))
         }
     }
 }
 
-/// Why, and what else is to be known.
-fn facts(report: &Report) -> Vec<(String, String)> {
+/// Why, and what else is to be known beside the answer, which says how a dead one ended.
+fn facts(report: &Report, answer: &str) -> Vec<(String, String)> {
     let is_dead = report.verdict == Verdict::Dead;
     let line = |label: &str, value: String| (label.to_owned(), value);
-    let mut lines = vec![line("because", report.because().to_owned())];
+    let mut lines = Vec::new();
+    // Of an end that nobody saw: by what it is known.
+    let is_told = is_dead && report.last_end.as_ref().is_none_or(|end| !end.is_found());
+    if !is_told {
+        lines.push(line("because", report.because().to_owned()));
+    }
     if is_dead && report.pid.is_some() {
         let since = report.since_ms.and_then(rfc3339).unwrap_or_default();
         lines.push(line("it was", format!("{}, claimed {since}", pid(report))));
@@ -343,7 +411,7 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         let so_what = if is_dead {
             "which blocks nobody"
         } else {
-            "and it has ended: every start is refused until that is ended"
+            "and it has ended: every start is refused until that process is ended"
         };
         lines.push(line("leaked", format!("its lock is still open in {holders}, {so_what}")));
     }
@@ -351,7 +419,11 @@ fn facts(report: &Report) -> Vec<(String, String)> {
         lines.push(line("command", command.clone()));
     }
     if let Some(child) = report.child_pid.filter(|_| !is_dead) {
-        lines.push(line("child", format!("pid {child}")));
+        let since = command_age(report).map(|age| format!(", {}", output::since(&age)));
+        let since = since.unwrap_or_default();
+        let again = report.restarts.filter(|count| *count > 0).map(restarted);
+        let again = again.map(|again| format!(", {again}")).unwrap_or_default();
+        lines.push(line("child", format!("pid {child}{since}{again}")));
     }
     lines.extend(said(report));
     if !is_dead {
@@ -363,6 +435,11 @@ fn facts(report: &Report) -> Vec<(String, String)> {
             line("asked", format!("{} by {}, {asked_at}", marker.name, marker.by))
         }));
     }
+    lines.extend(shown(&report.waiters, |waiter| {
+        let pid = waiter.pid.map_or_else(|| "pid unknown".to_owned(), |pid| format!("pid {pid}"));
+        let lock = waiter.lock.as_ref().map(|lock| format!(" for {lock}")).unwrap_or_default();
+        line("waiting", format!("{pid}{lock}, {}", output::since(&ago(waiter.since_ms))))
+    }));
     if let Some(supervisor) = report.supervisor.as_deref().filter(|word| *word != "none") {
         lines.push(line("supervisor", supervisor.to_owned()));
     }
@@ -372,38 +449,16 @@ fn facts(report: &Report) -> Vec<(String, String)> {
     if let Some(desired) = report.desired {
         lines.push(line("desired", desired.to_string()));
     }
-    if let Some(end) = &report.last_end {
-        let by = end.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-        let when = end.at_ms.map_or_else(|| "found now".to_owned(), ago);
-        lines.push(line("last end", format!("{}{by}, {when}", end.reason)));
-    }
-    lines
-}
-
-/// What to do about it.
-fn advice(report: &Report, invocation: &Invocation) -> Vec<(String, String)> {
-    let line = |label: &str, value: String| (label.to_owned(), value);
-    let mut lines = Vec::new();
-    if report.verdict == Verdict::Unknown {
-        let holder = report.served_by.as_ref().unwrap_or(&report.office);
-        let evict = invocation.complete(&format!(
-            "`incumbent evict --force --profile {} --kind {}`",
-            holder.profile, holder.kind
-        ));
-        lines.push(line(
-            "try",
-            format!("look where it was started; if it is gone for certain: {evict}"),
-        ));
-    }
-    if let Some(thaw) = report.how_to_thaw() {
-        lines.push(line("try", format!("thaw it: {thaw}")));
-    }
-    if report.flags.stopped {
-        let pid = report.pid.unwrap_or_default();
-        lines.push(line("try", format!("continue it with `kill -CONT {pid}`")));
-    }
     if let Some(budget) = report.stop_budget.filter(|_| report.running) {
         lines.push(line("may take", format!("{} to stop", span(budget))));
+    }
+    if let Some(end) = &report.last_end {
+        let seen_ms = report.heartbeat_at_ms.filter(|_| is_dead);
+        if !is_dead || !after_end::tells_end(report) {
+            lines.push(line("last end", after_end::ended(end, seen_ms)));
+        }
+        let more = end.more().filter(|more| is_dead && !answer.contains(*more));
+        lines.extend(more.map(|more| line("detail", more.to_owned())));
     }
     lines
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
 use crate::cli::claim::whom;
-use crate::cli::context::by_us;
+use crate::cli::context::by_this_process;
 use crate::cli::lost_store;
 use crate::cli::output::{Answer, Outcome, exit};
 use crate::clock::{Clock, SystemClock};
@@ -45,16 +45,13 @@ fn update(arguments: &StatusSet, office: &Office) -> Result<StatusUpdate> {
     if let Some(field) = arguments.clear.iter().find(|field| field.is_of_platform())
         && arguments.platform.is_none()
     {
-        return Err(Error::invalid(format!(
-            "of which platform is {} to be forgotten?",
-            field.as_str()
-        ))
-        .with_hint("name it with `--platform P`"));
+        return Err(Error::invalid(format!("`--clear {}` needs `--platform`", field.as_str()))
+            .with_hint("name the platform with `--platform P`"));
     }
     let agents = arguments.active_agents.map(|count| u64::try_from(count).unwrap_or(0));
     let serves = (!arguments.serves.is_empty()).then(|| arguments.serves.clone());
     let mut update = StatusUpdate::new()
-        .by(by_us("status-set"))
+        .by(by_this_process("status-set"))
         .state(field(arguments, StatusField::State, arguments.state.clone())?)
         .exit_reason(field(arguments, StatusField::ExitReason, arguments.exit_reason.clone())?)
         .restart_requested(field(
@@ -119,7 +116,7 @@ fn field<T>(arguments: &StatusSet, field: StatusField, value: Option<T>) -> Resu
 }
 
 fn set_and_forgotten(field: StatusField) -> Error {
-    Error::invalid(format!("{} cannot be set and forgotten at once", field.as_str()))
+    Error::invalid(format!("{} is both set and cleared", field.as_str()))
         .with_hint(format!("leave out either the option or `--clear {}`", field.as_str()))
 }
 

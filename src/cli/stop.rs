@@ -3,12 +3,16 @@
 //! `desired` and `stop --desired`, like `marker write`, make a store that is not there, and migrate
 //! none.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::cli::advice::twice;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::each::{One, Told, document, instead, named, named_in};
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
+use crate::cli::waiting::KILL_GRACE;
 use crate::cli::{args, output};
 use crate::clock::millis;
 use crate::status::Desired;
@@ -30,6 +34,8 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         was_run: false,
         restarter: None,
     };
+    let progress =
+        global.holder_is_to("stop", &office, "stop", arguments.timeout, grace(arguments));
     let report = match global.options().find()? {
         Existing::Store(store) => {
             global.profile(&store)?.stop(&office.kind, &stop_options(arguments))?
@@ -42,21 +48,29 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         Existing::LostOwner { pid, .. } => without_store(StopOutcome::of_lost_owner(&office, pid)),
         Existing::Nothing => without_store(StopOutcome::NotRunning),
     };
+    drop(progress);
     let One { code, text, document, complaints } = stopped(&office, &report, arguments);
     Ok(Answer::new(code, text, document).complaining(complaints))
 }
 
+/// What the kill may take after the time of the holder.
+fn grace(arguments: &args::Stop) -> Duration {
+    if arguments.force { KILL_GRACE } else { Duration::ZERO }
+}
+
 fn stop_all(global: &Global, arguments: &args::Stop) -> Outcome {
     let (profile, kind) = named_in(global)?;
+    let progress = global.all_are_to("stop", "stop", arguments.timeout, grace(arguments));
     let answers = match global.existing()? {
         Some(store) => store.stop_all(profile.as_ref(), kind.as_ref(), &stop_options(arguments))?,
         None => Vec::new(),
     };
+    drop(progress);
     let all = answers.into_iter().map(|(office, report)| match report {
         Ok(report) => stopped(&office, &report, arguments),
         Err(error) => One::failed(&office, &error),
     });
-    Ok(One::of_all(all.collect(), exit::OK))
+    Ok(One::of_all(global, all.collect(), exit::OK))
 }
 
 fn stopped(office: &Office, report: &StopReport, arguments: &args::Stop) -> One {
@@ -129,7 +143,7 @@ fn again(office: &Office, starts: &StartsAgain, arguments: &args::Stop) -> Compl
         return complaint;
     }
     complaint.advising(
-        "`incumbent stop --desired`, where it is started with `incumbent run --respect-desired`",
+        "`incumbent stop --desired`, if it is started with the option `--respect-desired`",
     )
 }
 
@@ -215,10 +229,9 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
             ));
             refused(complaint.advising(holder.advice()), Some(holder), exit::NO)
         }
-        StopOutcome::Ended { pid, still_runs: true, .. } => done(format!(
-            "{office}: stopped: {} has released it; its process still runs\n",
-            named(*pid)
-        )),
+        StopOutcome::Ended { pid, still_runs: true, .. } => {
+            done(format!("{office}: stopped: {} released it and keeps running\n", named(*pid)))
+        }
         StopOutcome::Ended { pid, killed: false, .. } => {
             done(format!("{office}: stopped, {} has ended\n", named(*pid)))
         }
@@ -231,14 +244,24 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
         }
         StopOutcome::StillRunning(holder, why) => {
             let is_frozen = holder.flags.frozen;
-            let advice = if arguments.force || is_frozen || holder.cannot_be_signalled() {
-                holder.advice()
-            } else {
-                "`incumbent stop --force` kills it; `incumbent stop --timeout DUR` waits longer"
-                    .to_owned()
-            };
             let what = format!("{office}: still running: {why} ({})", named(holder.pid));
-            refused(Complaint::new(what).advising(advice), Some(holder), exit::NO)
+            let complaint = Complaint::new(what);
+            let complaint = if arguments.force || is_frozen || holder.cannot_be_signalled() {
+                complaint.advising(holder.advice())
+            } else {
+                // The same options, or the answer with `--all` would be about all others as well.
+                let longer = twice(arguments.timeout);
+                complaint
+                    .advising(format!(
+                        "`incumbent {}` waits longer",
+                        office.verb(&format!("stop --timeout {longer}"))
+                    ))
+                    .advising(format!(
+                        "`incumbent {}` kills it after its time",
+                        office.verb("stop --force")
+                    ))
+            };
+            refused(complaint, Some(holder), exit::NO)
         }
         StopOutcome::InProgress(holder) => {
             let complaint = Complaint::new(holder.to_string()).advising(holder.advice());
@@ -267,7 +290,7 @@ pub(super) fn desired(global: &Global, wanted: Option<Desired>) -> Outcome {
     };
     let text = match desired {
         Some(desired) => format!("{name}: {desired}\n"),
-        None => format!("{name}: nobody has said whether it should run\n"),
+        None => format!("{name}: no desired state is set\n"),
     };
     let document = json!({"profile": name, "desired": desired});
     Ok(Answer::new(exit::OK, text, document))

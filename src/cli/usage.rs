@@ -16,10 +16,7 @@ use crate::Error;
 /// Says it, and returns the exit code.
 pub(super) fn show(mut error: clap::Error, arguments: &[OsString]) -> i32 {
     if !error.use_stderr() {
-        let text = error.render();
-        let text =
-            if Style::of_stdout().paints() { text.ansi().to_string() } else { text.to_string() };
-        let answer = Answer::bytes(exit::OK, text.into_bytes());
+        let answer = help(&error);
         return answer.deliver(Format::Text, &Invocation::default(), "help", Nature::Question);
     }
     escape(&mut error);
@@ -39,6 +36,13 @@ pub(super) fn show(mut error: clap::Error, arguments: &[OsString]) -> i32 {
     let invocation = Invocation::default();
     let answer = Answer::error(&invocation, &error);
     answer.deliver(format, &invocation, verb, Nature::Question)
+}
+
+/// The text that `--help` and `--version` ask for.
+pub(super) fn help(asked: &clap::Error) -> Answer {
+    let text = asked.render();
+    let text = if Style::of_stdout().paints() { text.ansi().to_string() } else { text.to_string() };
+    Answer::bytes(exit::OK, text.into_bytes())
 }
 
 /// What was typed is repeated in the error: as it may be shown.
@@ -74,9 +78,9 @@ fn too_many_about_a_lock(error: &clap::Error, arguments: &[OsString]) -> Option<
         word == "lock" || word == "unlock" || word.to_string_lossy().starts_with("--lock")
     });
     (is_about_a_lock && error.kind() == ErrorKind::UnknownArgument).then(|| {
-        Error::invalid("there is an argument too many (not shown: it may be a secret)").with_hint(
-            "quote an identity that has blanks in it, put `--` before one that begins with a \
-             dash, or use `--identity-env`",
+        Error::invalid("there is one argument too many (not shown: it may be a secret)").with_hint(
+            "quote an identity with blanks, put `--` before an identity that begins with a dash, \
+             or use `--identity-env`",
         )
     })
 }

@@ -2,9 +2,11 @@
 
 use serde_json::json;
 
+use crate::cli::advice::twice;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
+use crate::path_text::quoted;
 use crate::status::{Awaited, ReadyOptions};
 use crate::{Report, Verdict, Wait};
 
@@ -17,15 +19,18 @@ pub(super) fn wait(global: &Global, arguments: &args::Wait) -> Outcome {
     if let Some(timeout) = arguments.timeout {
         options = options.wait(Wait::UpTo(timeout));
     }
+    let wanted = match &arguments.state {
+        Some(state) => format!("says {state}"),
+        None => "is ready".to_owned(),
+    };
+    let progress =
+        global.doing("wait", format!("waiting until {office} {wanted}"), arguments.timeout);
     let awaited = global.options().wait_ready(&office, &options)?;
+    drop(progress);
     let (code, word, report) = match awaited {
         Awaited::Reached(report) => (exit::OK, "reached", report),
         Awaited::NotInTime(report) => (exit::NO, "not_in_time", report),
         Awaited::Ended(report) => (exit::NOT_RUNNING, "ended", report),
-    };
-    let wanted = match &arguments.state {
-        Some(state) => format!("says {state}"),
-        None => "is ready".to_owned(),
     };
     let document = json!({"outcome": word, "status": report});
     if code == exit::OK {
@@ -34,12 +39,21 @@ pub(super) fn wait(global: &Global, arguments: &args::Wait) -> Outcome {
     }
     let complaint = if code == exit::NO {
         Complaint::new(format!("{office}: not in time: nobody {wanted}; {}", how_it_is(&report)))
-            .advising("`incumbent status` says more; `incumbent wait --timeout DUR` waits longer")
+            .advising("`incumbent status` says more")
+            .advising(longer(arguments))
     } else {
         Complaint::new(format!("{office}: its holder has ended before it {wanted}"))
             .advising("`incumbent history` says how")
     };
     Ok(Answer::new(code, "", document).complaining(complaint))
+}
+
+/// The same wait, with more time.
+fn longer(arguments: &args::Wait) -> String {
+    let state = arguments.state.as_ref();
+    let state = state.map_or_else(String::new, |state| format!(" --state {}", quoted(state)));
+    let timeout = twice(arguments.timeout);
+    format!("`incumbent wait{state} --timeout {timeout}` waits longer")
 }
 
 /// Why it is not ready, or what it says in place of what was waited for.
@@ -49,6 +63,6 @@ fn how_it_is(report: &Report) -> String {
         (Verdict::Unknown, _, _) => "whether it runs is unknown".to_owned(),
         (Verdict::Alive, Some(word), _) => format!("it is {word}"),
         (Verdict::Alive, None, Some(state)) => format!("it says {state}"),
-        (Verdict::Alive, None, None) => "it runs, and says nothing of its state".to_owned(),
+        (Verdict::Alive, None, None) => "it runs, and has not published a state".to_owned(),
     }
 }

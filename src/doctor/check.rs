@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::claim::sweep::Force;
 use crate::doctor::judged_owner;
 use crate::doctor::judged_owner::{JudgedOwner, Only};
+use crate::owner::waiter::still_waits;
 use crate::path_text::quoted;
 use crate::process::command_line;
-use crate::records::Identities;
+use crate::records::waiters::WaiterRow;
+use crate::records::{Identities, waiters};
 use crate::store::{Inner, Location};
 use crate::words::words;
 use crate::{Kind, OpenOptions, ProfileName, Result, Store, environment, sys};
@@ -21,19 +24,20 @@ words! {
     pub enum Severity {
         /// As it should be.
         Ok = "ok",
-        /// Worth knowing.
+        /// Worth knowing, and nothing has to be done.
         Info = "info",
         /// Could not be looked at: neither right nor wrong.
         Unknown = "unknown",
-        /// Something will go wrong, or has gone wrong.
+        /// Something goes wrong until somebody acts.
         Warning = "warning",
-        /// Somebody is kept from working, or data is at risk.
+        /// Something is broken now, or data is at risk.
         Error = "error",
     }
 }
 
 impl Severity {
-    /// Whether somebody should act.
+    /// Whether somebody has to act now: what a probe fails for. What is over, or ends by itself,
+    /// is at most [`Info`](Self::Info).
     #[must_use]
     pub fn is_problem(self) -> bool {
         matches!(self, Self::Warning | Self::Error)
@@ -45,7 +49,8 @@ impl Severity {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
-    /// Which check, in snake case; one that found several things has several findings.
+    /// Which check, in snake case; one that found several things has several findings. An id keeps
+    /// its meaning in later versions; `docs/doctor.md` lists all of them.
     pub id: &'static str,
     /// How much it matters.
     pub severity: Severity,
@@ -196,6 +201,15 @@ impl Opened {
         self.inner().clock().wall_ms()
     }
 
+    /// The verb that ends the record of an office, or that of locks without one.
+    pub(super) fn evict(&self, owner: &JudgedOwner, force: Force) -> String {
+        match (owner.record.office(), force) {
+            (Some(office), Force::Yes) => self.scene.command(&office.verb("evict --force")),
+            (Some(office), Force::No) => self.scene.command(&office.verb("evict")),
+            (None, _) => self.scene.command("unlock --stale"),
+        }
+    }
+
     /// Everybody on record as live, and what is known of them.
     pub(super) fn owners(&self) -> Result<&[JudgedOwner]> {
         if let Some(owners) = self.owners.get() {
@@ -205,6 +219,16 @@ impl Opened {
         let look = || judged_owner::look(self.inner(), &self.scene.only);
         let owners = self.inner().with_clear_sight(look)?;
         Ok(self.owners.get_or_init(|| owners))
+    }
+
+    /// Whoever waits for an office or a lock, the longest first; of all profiles.
+    pub(super) fn waiting(&self) -> Result<Vec<WaiterRow>> {
+        let inner = self.inner();
+        let mut rows = inner.read(waiters::all)?;
+        inner.with_clear_sight(|| {
+            rows.retain(|row| still_waits(inner, row));
+            Ok(rows)
+        })
     }
 
     /// A process for people: `pid 12 (its command line)`, without what is locked.

@@ -9,23 +9,24 @@ use rusqlite::Row;
 use crate::clock::{length, rfc3339};
 use crate::doctor::check::{Check, Observation, Opened, Scene, beside, counted, listed, program};
 use crate::office::storm::of as storm_of;
+use crate::records::conflicts::CURRENT_FOR_MS;
 use crate::records::{locks, markers};
 use crate::store::busy::blocker;
 use crate::sys::ProcessState;
 use crate::{InstanceId, Kind, Office, ProfileName, Result, sys};
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
-    &[Check { id: "write_lock", silent: "nobody keeps others from writing", look: write_lock }];
+    &[Check { id: "write_lock", silent: "no process blocks writes", look: write_lock }];
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check {
         id: "duplicate_tokens",
-        silent: "no identity is used by two profiles",
+        silent: "no token is used by two profiles",
         look: duplicate_tokens,
     },
-    Check { id: "conflicts", silent: "nobody was refused anything", look: conflicts },
+    Check { id: "conflicts", silent: "nothing was refused lately", look: conflicts },
     Check { id: "storms", silent: "no start fails again and again", look: storms },
-    Check { id: "open_markers", silent: "nobody is asked to stop or restart", look: open_markers },
+    Check { id: "open_markers", silent: "no stop or restart is requested", look: open_markers },
     Check { id: "desired", silent: "every profile may run", look: desired },
 ];
 
@@ -101,63 +102,106 @@ fn text(row: &Row<'_>, index: usize) -> String {
     row.get::<_, Option<String>>(index).ok().flatten().unwrap_or_default()
 }
 
+/// So long something that was refused is told of.
+const LOOKED_BACK_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
+
+/// Who used one identity.
+#[derive(Default)]
+struct Users {
+    profiles: BTreeSet<String>,
+    /// The profile that holds it now.
+    holder: Option<String>,
+    /// The profiles that were refused it a short time ago and have not been started since, or wait
+    /// for it.
+    refused: BTreeSet<String>,
+}
+
+impl Users {
+    /// Somebody holds it, and another profile is kept out: that one does not work until somebody
+    /// gives it a token of its own.
+    fn keep_one_out(&self) -> bool {
+        self.holder.as_ref().is_some_and(|holder| self.refused.iter().any(|it| it != holder))
+    }
+}
+
 /// FIELD-BUGS row 67: a profile that was cloned carries the token of the first.
 fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
-    const LOOKED_BACK_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
     const SQL: &str = "
         SELECT scope, identity_hash, i.profile, 1 FROM scoped_locks JOIN instances AS i
             ON i.id = instance_id AND i.ended_at_ms IS NULL
         UNION ALL
-        SELECT scope, identity_hash, c.profile, 0 FROM lock_conflicts AS c WHERE last_at_ms >= ?1
+        SELECT scope, identity_hash, c.profile, iif(last_at_ms >= ?2 AND NOT EXISTS (
+                SELECT 1 FROM starts AS s WHERE s.profile = c.profile AND s.outcome = 'granted'
+                    AND s.at_ms > c.last_at_ms), 2, 0)
+            FROM lock_conflicts AS c WHERE last_at_ms >= ?1
         UNION ALL
         SELECT scope, identity_hash, i.profile, 0 FROM lock_conflicts AS c JOIN instances AS i
             ON i.id = c.holder_id WHERE c.last_at_ms >= ?1
         UNION ALL
         SELECT json_extract(detail, '$.scope'), json_extract(detail, '$.identity_hash'), profile, 0
             FROM events WHERE event IN ('lock_acquired', 'lock_refused') AND at_ms >= ?1";
-    let since_ms = opened.now_ms().saturating_sub(LOOKED_BACK_MS);
-    // By lock: the profiles that used it, and the one that holds it now.
-    let mut users: BTreeMap<(String, String), (BTreeSet<String>, Option<String>)> = BTreeMap::new();
+    let now_ms = opened.now_ms();
+    let since_ms = now_ms.saturating_sub(LOOKED_BACK_MS);
+    let recent_ms = now_ms.saturating_sub(CURRENT_FOR_MS);
+    // By lock.
+    let mut users: BTreeMap<(String, String), Users> = BTreeMap::new();
+    let mut in_slots = Vec::new();
     opened.inner().read(|connection| {
         if !locks::exists(connection)? {
             return Ok(());
         }
         let mut statement = connection.prepare_cached(SQL)?;
-        let mut rows = statement.query([since_ms])?;
+        let mut rows = statement.query((since_ms, recent_ms))?;
         while let Some(row) = rows.next()? {
             let profile = text(row, 2);
             if profile.is_empty() {
                 continue;
             }
-            let (profiles, holder) = users.entry((text(row, 0), text(row, 1))).or_default();
-            if row.get::<_, i64>(3)? == 1 {
-                *holder = Some(profile.clone());
+            let users = users.entry((text(row, 0), text(row, 1))).or_default();
+            match row.get::<_, i64>(3)? {
+                1 => users.holder = Some(profile.clone()),
+                2 => {
+                    users.refused.insert(profile.clone());
+                }
+                _ => {}
             }
-            profiles.insert(profile);
+            users.profiles.insert(profile);
         }
-        // Of a lock with slots it is what they are for.
-        for (scope, name) in locks::in_slots(connection, since_ms)? {
-            users.remove(&(scope, name));
-        }
+        in_slots = locks::in_slots(connection, since_ms)?;
         Ok(())
     })?;
+    // Whoever waits is kept out as well, however long it has not been refused.
+    for row in opened.waiting()? {
+        let (Some(lock), Some(profile)) = (row.lock, row.record.profile) else { continue };
+        let (scope, hash) = (lock.scope.as_str(), lock.identity_hash.as_str());
+        let users = users.entry((scope.to_owned(), hash.to_owned())).or_default();
+        users.refused.insert(profile.to_string());
+        users.profiles.insert(profile.to_string());
+    }
+    // Of a lock with slots it is what they are for.
+    for name in in_slots {
+        users.remove(&name);
+    }
     let only = &opened.scene.only;
-    let shared = users.into_iter().filter(|(_, (profiles, _))| {
-        profiles.len() > 1
-            && profiles.iter().any(|profile| only.concerns(Some(profile.as_str()), None))
+    let shared = users.into_iter().filter(|(_, users)| {
+        users.profiles.len() > 1
+            && users.profiles.iter().any(|profile| only.concerns(Some(profile.as_str()), None))
     });
-    let found = shared.map(|((scope, hash), (profiles, holder))| {
-        let profiles: Vec<String> = profiles.into_iter().collect();
-        let now = holder.map_or_else(
+    let found = shared.map(|((scope, hash), users)| {
+        let keeps_one_out = users.keep_one_out();
+        let profiles: Vec<String> = users.profiles.into_iter().collect();
+        let now = users.holder.map_or_else(
             || "nobody holds it now".to_owned(),
             |holder| format!("{holder} holds it now"),
         );
-        Observation::warning(format!(
+        let text = format!(
             "one identity ({scope}/{hash}) was used by {} within 7 days: {}; {now}",
             counted(profiles.len(), "profile", "profiles"),
             listed(&profiles, 8, Clone::clone)
-        ))
-        .remedy("give each profile a token of its own, in its configuration")
+        );
+        // Else one took the place of the other, or both were stopped.
+        let seen = if keeps_one_out { Observation::warning(text) } else { Observation::info(text) };
+        seen.remedy("give each profile a token of its own, in its configuration")
     });
     Ok(found.collect())
 }
@@ -188,23 +232,22 @@ impl Refused {
         }
     }
 
+    /// What was refused is over. Who starts it again and again is a storm, and whom a process
+    /// outside of its supervisor keeps out is told by that check.
     fn seen(self, opened: &Opened) -> Observation {
-        const RECENTLY_MS: i64 = 24 * 60 * 60 * 1_000;
-        let times =
-            if self.count == 1 { "once".to_owned() } else { format!("{} times", self.count) };
+        let (times, when) = if self.count == 1 {
+            ("once".to_owned(), format!("at {}", time(self.last_at_ms)))
+        } else {
+            let (first, last) = (time(self.first_at_ms), time(self.last_at_ms));
+            (format!("{} times", self.count), format!("first at {first}, last at {last}"))
+        };
         let text = format!(
-            "{} was refused to {} {times}: first at {}, last at {} (pid {})",
-            self.what,
-            self.contender,
-            time(self.first_at_ms),
-            time(self.last_at_ms),
-            self.pid
+            "{} was refused {} {times}, {when} (pid {})",
+            self.contender, self.what, self.pid
         );
-        if opened.now_ms().saturating_sub(self.last_at_ms) > RECENTLY_MS {
-            return Observation::info(text);
-        }
-        Observation::warning(text).remedy(format!(
-            "see to it that only one supervisor starts it; {} shows who holds what",
+        Observation::info(text).remedy(format!(
+            "no action needed if it was a mistake; otherwise let only one supervisor start it ({} \
+             shows who holds what)",
             opened.scene.command("status --all")
         ))
     }
@@ -240,6 +283,8 @@ fn conflicts(opened: &Opened) -> Result<Vec<Observation>> {
         }
         Ok(())
     })?;
+    let since_ms = opened.now_ms().saturating_sub(LOOKED_BACK_MS);
+    all.retain(|refused| refused.last_at_ms >= since_ms);
     Ok(all.into_iter().map(|refused| refused.seen(opened)).collect())
 }
 
@@ -258,10 +303,12 @@ fn add(all: &mut Vec<Refused>, refused: Refused) {
 /// A party for people: its boot and namespace tell them nothing.
 fn contender(party: &str) -> String {
     let words = party.split(' ').map(|word| match word.strip_prefix("parent:") {
-        Some(parent) => format!("what pid {} starts", parent.split('/').next().unwrap_or(parent)),
+        Some(parent) => {
+            format!("a process started by pid {}", parent.split('/').next().unwrap_or(parent))
+        }
         None => match (word.strip_prefix("pid:"), word.strip_prefix("named:")) {
             (Some(pid), _) => format!("pid {pid}"),
-            (None, Some(name)) => format!("the party {name}"),
+            (None, Some(name)) => format!("the supervisor {name}"),
             (None, None) => word.to_owned(),
         },
     });
@@ -294,18 +341,22 @@ fn storms(opened: &Opened) -> Result<Vec<Observation>> {
                 continue;
             };
             let remaining_ms = i64::try_from(storm.remaining_ms(now.ms)).unwrap_or(i64::MAX);
+            let whose = contender(&party);
+            // The next one may start at once, and may go well: only a person knows.
+            let (observation, next): (fn(String) -> Observation, _) = if remaining_ms > 0 {
+                let next = format!("the next `run` waits for {}", length(remaining_ms));
+                (Observation::warning, next)
+            } else {
+                (Observation::info, "the next `run` may start at once".to_owned())
+            };
             let text = format!(
-                "{}: {office} failed to start {} times in a row; its next `run` waits for {}",
-                contender(&party),
-                storm.starts,
-                length(remaining_ms)
+                "{office} was refused to {whose}, or ended badly, {} times in a row; {next}",
+                storm.starts
             );
-            seen.push(Observation::warning(text).remedy(format!(
-                "find out why with {}; once that is repaired, `run --no-backoff` does not wait",
-                opened.scene.command(&format!(
-                    "history --profile {} --kind {}",
-                    office.profile, office.kind
-                ))
+            seen.push(observation(text).remedy(format!(
+                "find out why with {}; once that is fixed, the option `--no-backoff` of `run` \
+                 starts at once",
+                opened.scene.command(&office.verb("history"))
             )));
         }
         Ok(seen)
@@ -353,7 +404,7 @@ fn desired(opened: &Opened) -> Result<Vec<Observation>> {
     let concerned = stopped.into_iter().filter(|name| only.concerns(Some(name), None));
     let found = concerned.map(|name| {
         Observation::info(format!(
-            "an operator wants profile {name} stopped: `run --respect-desired` does not start it"
+            "profile {name} is set to stay stopped: `run --respect-desired` does not start it"
         ))
         .remedy(opened.scene.command(&format!("desired running --profile {name}")))
     });
@@ -367,9 +418,12 @@ mod tests {
     #[test]
     fn contenders_for_people() {
         for (party, text) in [
-            ("parent:12/3456/boot/ns systemd:gw.service", "what pid 12 starts, systemd:gw.service"),
+            (
+                "parent:12/3456/boot/ns systemd:gw.service",
+                "a process started by pid 12, systemd:gw.service",
+            ),
             ("pid:77", "pid 77"),
-            ("named:red", "the party red"),
+            ("named:red", "the supervisor red"),
             ("", ""),
         ] {
             assert_eq!(contender(party), text);

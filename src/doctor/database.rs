@@ -24,7 +24,7 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
 pub(super) fn cannot_open(scene: &Scene, error: &Error) -> Observation {
     if is_damaged(scene, error) {
         return Observation::error(format!("the store is damaged: {error}")).remedy(format!(
-            "{}: the file is moved aside, what can be read of it is saved, and a new one begins",
+            "{}: the file is moved aside, and readable rows are copied to a new one",
             scene.command("doctor --fix")
         ));
     }
@@ -49,11 +49,11 @@ pub(super) fn empty(scene: &Scene) -> Option<Observation> {
     }
     Some(
         Observation::warning(format!(
-            "{file} is empty, and anchors beside it tell that it once was a store"
+            "{file} is empty, but anchors next to it show that it was a store"
         ))
         .remedy(
-            "restore it from a backup while no gateway runs; or nothing: the next start begins a \
-                 new store in it",
+            "restore it from a backup while no gateway runs, or start a gateway: that begins a new \
+             store in it",
         ),
     )
 }
@@ -91,14 +91,14 @@ fn wal_size(scene: &Scene) -> Result<Vec<Observation>> {
     let wal = beside(&location.file, "-wal");
     let users = sys::processes_with_open_file(&beside(&location.file, "-shm"));
     let who = if users.is_empty() {
-        "nobody else that can be seen from here has the store open".to_owned()
+        "no other visible process has the store open".to_owned()
     } else {
         let who = listed(&users, 5, |pid| program(*pid));
         format!("a reader may be in the way; who has it open: {who}")
     };
     Ok(vec![
         Observation::warning(format!(
-            "{} has {} and slows every question down; {who}",
+            "{} has {} and makes every question slow; {who}",
             wal.display(),
             check::size(wal_length(scene))
         ))
@@ -157,8 +157,7 @@ fn schema(opened: &Opened) -> Result<Vec<Observation>> {
             "the schema has version {said}, and this program writes version {SCHEMA_VERSION}"
         ))
         .remedy(format!(
-            "nothing: the next `run` or `claim` brings it up to date, and so does \
-        {fix}"
+            "no action needed: the next `run` or `claim` brings it up to date, and so does {fix}"
         )),
         Schema::Newer => Observation::info(format!(
             "the schema has version {said}, which is newer than this program ({SCHEMA_VERSION}); \
@@ -167,12 +166,12 @@ fn schema(opened: &Opened) -> Result<Vec<Observation>> {
         .remedy("use one version of the program for all that share a store"),
         Schema::Closed => Observation::error(format!(
             "the schema has version {said}, and a newer program closed it to writers of version \
-             {SCHEMA_VERSION}: this one can read it, and own nothing"
+             {SCHEMA_VERSION}: this one can read it, but claim nothing"
         ))
         .remedy("upgrade this program"),
         Schema::Damaged => Observation::error(format!(
-            "the schema has version {said}, and not all of it is there as it was made: the store \
-             is damaged"
+            "the schema has version {said}, and parts of it are missing or changed: the store is \
+             damaged"
         ))
         .remedy(fix),
     }])
@@ -262,11 +261,11 @@ fn integrity(opened: &Opened) -> Result<Vec<Observation>> {
             listed(&lines, LINES_SHOWN, |line| line.replace('\n', " "))
         ))
         .remedy(format!(
-            "{}: the file is moved aside, what can be read of it is saved, and a new one begins",
+            "{}: the file is moved aside, and readable rows are copied to a new one",
             fix()
         )),
         Integrity::Dangling(tables) => Observation::warning(format!(
-            "rows belong to an incarnation that is gone: {}",
+            "rows belong to an incarnation that is not on record: {}",
             listed(&tables, 10, |(table, count)| format!(
                 "{} of {table}",
                 counted(*count, "row", "rows")
@@ -274,10 +273,10 @@ fn integrity(opened: &Opened) -> Result<Vec<Observation>> {
         ))
         .remedy(fix()),
         Integrity::TookTooLong => Observation::unknown(format!(
-            "the database was not read through within {} s",
+            "checking the whole database took longer than {} s",
             INTEGRITY_WITHIN.as_secs()
         ))
-        .remedy("ask again when the machine has less to do"),
+        .remedy("try again when the machine is less busy"),
     }])
 }
 
@@ -305,27 +304,25 @@ fn clock(opened: &Opened) -> Result<Vec<Observation>> {
     })?;
     let mut seen = Vec::new();
     if rows + events > 0 {
+        // Nobody is refused, and nothing is deleted, for what the clock says.
         seen.push(
-            Observation::warning(format!(
+            Observation::info(format!(
                 "{rows} incarnations and {events} events are from the future: the clock of this \
                  machine was ahead of {now}, or is behind now",
                 now = crate::clock::rfc3339(now_ms).unwrap_or_default()
             ))
-            .remedy(
-                "compare `date -u` with another clock; who lives and who may start is not \
-            decided by it",
-            ),
+            .remedy("compare `date -u` with another clock; the store does not depend on it"),
         );
     }
     let ahead_ms = (last_id / 1_000).saturating_sub(now_ms);
     if ahead_ms > IDS_AHEAD_MAX_MS {
         seen.push(
-            Observation::warning(format!(
-                "the last generation was drawn {} ahead of the clock: it was ahead when that was \
-                 drawn, or is behind now",
+            Observation::info(format!(
+                "the last generation was drawn {} ahead of the clock: the clock was ahead then, \
+                 or is behind now",
                 length(ahead_ms)
             ))
-            .remedy("compare `date -u` with another clock; generations still rise"),
+            .remedy("compare `date -u` with another clock; the store does not depend on it"),
         );
     }
     Ok(seen)

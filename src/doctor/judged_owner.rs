@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::clock::rfc3339;
 use crate::liveness::{AnchorState, Judgement, Lease, Ruling};
 use crate::owner::judge::look as look_at;
-use crate::records::{Record, instances, runtime};
+use crate::records::{Record, instances, locks, runtime};
 use crate::store::Inner;
 use crate::sys::Pid;
-use crate::{Kind, Office, ProfileName, Result};
+use crate::{Kind, ProfileName, Result};
 
 /// Whom the checks of owners are about.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,8 @@ pub(super) struct JudgedOwner {
     pub(super) record: Record,
     pub(super) judged: Judgement,
     pub(super) unresponsive_for: Option<Duration>,
+    /// An office, or a lock. Else it waits for one.
+    pub(super) holds_something: bool,
 }
 
 impl JudgedOwner {
@@ -45,6 +47,11 @@ impl JudgedOwner {
 
     pub(super) fn pid(&self) -> String {
         self.record.pid.map_or_else(|| "an unknown process".to_owned(), |pid| format!("pid {pid}"))
+    }
+
+    /// `a process of profile work without an office, pid 7`.
+    pub(super) fn name_and_pid(&self) -> String {
+        format!("{}, {}", self.name(), self.pid())
     }
 
     pub(super) fn since(&self) -> String {
@@ -112,7 +119,7 @@ pub(super) fn look(inner: &Inner, only: &Only) -> Result<Vec<JudgedOwner>> {
 }
 
 fn look_once(inner: &Inner, only: &Only) -> Result<Vec<JudgedOwner>> {
-    let (records, silences) = inner.read(|connection| {
+    let (records, known) = inner.read(|connection| {
         let mut records = instances::all_live(connection)?;
         records.retain(|record| {
             let office = record.office();
@@ -120,23 +127,23 @@ fn look_once(inner: &Inner, only: &Only) -> Result<Vec<JudgedOwner>> {
             only.concerns(record.profile.as_ref().map(ProfileName::as_str), kind)
         });
         let has_runtime = runtime::exists(connection)?;
-        let mut silences = Vec::new();
+        let has_locks = locks::exists(connection)?;
+        let mut known = Vec::new();
         for record in &records {
             let said = if has_runtime { runtime::runtime(connection, record.id)? } else { None };
-            silences.push(runtime::unresponsive_for(inner, record, said.as_ref()));
+            let unresponsive_for = runtime::unresponsive_for(inner, record, said.as_ref());
+            let holds_something = record.office().is_some()
+                || (has_locks && locks::count_of_instance(connection, record.id)? > 0);
+            known.push((unresponsive_for, holds_something));
         }
-        Ok((records, silences))
+        Ok((records, known))
     })?;
-    let looked_at = records.into_iter().zip(silences).map(|(record, unresponsive_for)| {
+    let looked_at = records.into_iter().zip(known);
+    let looked_at = looked_at.map(|(record, (unresponsive_for, holds_something))| {
         let judged = look_at(inner, &record, Lease::None);
-        JudgedOwner { record, judged, unresponsive_for }
+        JudgedOwner { record, judged, unresponsive_for, holds_something }
     });
     Ok(looked_at.collect())
-}
-
-/// The verb, with `force` or without, that ends the record of an office.
-pub(super) fn evict_verb(office: &Office, force: &str) -> String {
-    format!("evict{force} --profile {} --kind {}", office.profile, office.kind)
 }
 
 #[cfg(test)]

@@ -2,18 +2,17 @@
 //! or replaced.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::doctor::check::{Check, Observation, Scene, listed, program};
-use crate::store::Location;
 use crate::store::location::with_sidecars;
 use crate::sys::Pid;
 use crate::{Result, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[Check {
     id: "lost_files",
-    silent: "everybody has the files open that are here",
+    silent: "every user of the store has its current files open",
     look: lost_files,
 }];
 
@@ -25,11 +24,12 @@ const SHOWN: usize = 5;
 
 /// FIELD-BUGS rows 98 and 99: what they write is seen by nobody.
 fn lost_files(scene: &Scene) -> Result<Vec<Observation>> {
-    let Some(location) = &scene.location else { return Ok(Vec::new()) };
-    let mut found = look(location);
+    // Also where nothing is left of the place.
+    let file = scene.file();
+    let mut found = look(&file);
     if !found.is_empty() {
         std::thread::sleep(NOTICES_WITHIN);
-        let again = look(location);
+        let again = look(&file);
         found.retain(|pid, _| again.contains_key(pid));
     }
     let told = |(pid, files): (&Pid, &Vec<PathBuf>)| {
@@ -40,10 +40,10 @@ fn lost_files(scene: &Scene) -> Result<Vec<Observation>> {
             program(*pid)
         ))
         .remedy(format!(
-            "a gateway that asks whether it still holds its office is told so; end pid {pid} if it \
-             is not a gateway, or does not ask. And keep what deletes old files away from {} \
-             (systemd-tmpfiles: a line `x {0}*`)",
-            location.file.display()
+            "a gateway notices when it checks its office; end pid {pid} if it is not a gateway, or \
+             never checks. Keep cleaners of old files away from {} (systemd-tmpfiles: a line `x \
+             {0}*`)",
+            file.display()
         ))
     };
     let mut seen: Vec<Observation> = found.iter().take(SHOWN).map(told).collect();
@@ -54,8 +54,8 @@ fn lost_files(scene: &Scene) -> Result<Vec<Observation>> {
 }
 
 /// Who has such files open, and which.
-fn look(location: &Location) -> BTreeMap<Pid, Vec<PathBuf>> {
-    let files: Vec<PathBuf> = with_sidecars(&location.file).collect();
+fn look(file: &Path) -> BTreeMap<Pid, Vec<PathBuf>> {
+    let files: Vec<PathBuf> = with_sidecars(file).collect();
     let own = std::process::id();
     let is_of_ours = |opened: &sys::OpenedFile| {
         opened.pid != own

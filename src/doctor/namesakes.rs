@@ -16,7 +16,7 @@ use crate::{Result, sys};
 
 pub(super) const CHECKS: &[Check<Scene>] = &[Check {
     id: "namesakes",
-    silent: "nobody has another store at this very path",
+    silent: "no process has another store at this path",
     look: namesakes,
 }];
 
@@ -92,8 +92,7 @@ fn told(pid: Pid, path: &Path, location: &Location) -> Observation {
     let at = quoted(&location.file);
     let text = format!(
         "{} has another store at {at}: in its own mounts that path leads elsewhere (it has {} \
-         open, which is another file than here), and neither store refuses what the other one \
-         granted",
+         open, which is another file than here), so both stores can grant the same office",
         program(pid),
         path.display()
     );
@@ -108,9 +107,8 @@ fn told(pid: Pid, path: &Path, location: &Location) -> Observation {
             Observation::info(format!("in container {container}, {text}")).remedy(look)
         }
         None => Observation::warning(text).remedy(format!(
-            "{look}; if both are to respect each other, give both the same directory (systemd: \
-             `PrivateTmp=no`, or a `--db PATH` that no mount hides; snap, flatpak: a directory \
-             that they share)"
+            "{look}; to make them one, give both the same directory (systemd: `PrivateTmp=no`, or \
+             a `--db PATH` that no mount hides; snap, flatpak: a directory that they share)"
         )),
     }
 }

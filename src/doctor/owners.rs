@@ -4,16 +4,17 @@ pub(crate) mod anchors;
 pub(crate) mod units;
 
 use crate::Result;
+use crate::claim::sweep::Force;
 use crate::doctor::check::{Check, Observation, Opened, each_owner};
-use crate::doctor::judged_owner::{JudgedOwner, evict_verb};
+use crate::doctor::judged_owner::JudgedOwner;
 use crate::liveness::{Ruling, RunState, because_seen};
 use crate::owner::frozen;
 
 pub(super) const CHECKS: &[Check<Opened>] = &[
-    Check { id: "stale_rows", silent: "nobody is on record who is dead", look: stale_rows },
+    Check { id: "stale_rows", silent: "no dead holder is on record", look: stale_rows },
     Check {
         id: "unknown_holders",
-        silent: "of everybody on record it can be told whether they live",
+        silent: "every holder on record can be checked",
         look: unknown_holders,
     },
     Check {
@@ -49,20 +50,12 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
     },
 ];
 
-/// The verb that ends the record of an office, or that of locks without one.
-fn evict(opened: &Opened, owner: &JudgedOwner, force: &str) -> String {
-    match owner.record.office() {
-        Some(office) => opened.scene.command(&evict_verb(&office, force)),
-        None => opened.scene.command("unlock --stale"),
-    }
-}
-
-/// It blocks nobody; but whoever counts rows counts it.
+/// It blocks nobody, and the next start ends it.
 fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
     each_owner(opened, |owner| {
         let reason = owner.judged.ruling.reason();
         owner.is_stale().then(|| {
-            Observation::warning(format!(
+            Observation::info(format!(
                 "{} is on record as held by {} since {}, which is dead ({reason}: {})",
                 owner.name(),
                 owner.pid(),
@@ -70,9 +63,9 @@ fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
                 because_seen(&reason, owner.judged.flags, &owner.judged.evidence)
             ))
             .remedy(format!(
-                "nothing has to be done, the next start takes its place; {} ends this record, {} \
-                 all of them",
-                evict(opened, owner, ""),
+                "no action needed: the next start takes its place; {} ends this record now, {} \
+                 ends all of them",
+                opened.evict(owner, Force::No),
                 opened.scene.command("doctor --fix")
             ))
         })
@@ -84,16 +77,16 @@ fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
         let Ruling::Unknown(_) = owner.judged.ruling else { return None };
         let reason = owner.judged.ruling.reason();
         let text = format!(
-            "{} is on record as held by {} since {}, and nobody can tell from here whether that \
-             lives ({reason}: {})",
+            "{} is on record as held by {} since {}; whether it is alive cannot be seen from here \
+             ({reason}: {})",
             owner.name(),
             owner.pid(),
             owner.since(),
             reason.because()
         );
         Some(Observation::unknown(text).remedy(format!(
-            "look where it was started; if you know that it does not run any more, {}",
-            evict(opened, owner, " --force")
+            "check where it was started; if you know that it no longer runs, {} ends its record",
+            opened.evict(owner, Force::Yes)
         )))
     })
 }
@@ -105,45 +98,88 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
             // Elsewhere its numbers are those of strangers.
             let pids = pids.map(|pid| pid.filter(|_| owner.pid_here().is_some()));
             let text = format!(
-                "{} is held by {}, which is frozen by its control group: it answers nobody, and no \
-                 signal reaches it before it is thawed",
+                "{} is held by {}, which is frozen by its control group: it does nothing, and gets \
+                 no signal until it is thawed",
                 owner.name(),
                 owner.pid()
             );
             let thaw = frozen::how_to_thaw(pids, owner.record.supervisor.as_deref());
             return Some(Observation::warning(text).remedy(format!("thaw it: {thaw}")));
         }
+        if owner.judged.flags.command_stopped {
+            return command_stopped(opened, owner);
+        }
         let pid = owner.pid_here()?;
         let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
         (is_stopped && !owner.is_dead()).then(|| {
+            // Whoever only waits keeps nobody out.
+            if !owner.holds_something {
+                return Observation::info(format!(
+                    "{} waits, and is suspended by a signal (SIGSTOP)",
+                    owner.name_and_pid()
+                ))
+                .remedy(format!("`kill -CONT {pid}` lets it go on"));
+            }
             let text = format!(
-                "{} is held by pid {pid}, which is stopped by a signal: it does nothing, and \
-                 nobody else may",
+                "{} is held by pid {pid}, which is suspended by a signal (SIGSTOP): it does \
+                 nothing, and keeps others out",
                 owner.name()
             );
+            let end = owner.record.office().map_or_else(
+                || format!("`kill -KILL {pid}`"),
+                |office| opened.scene.command(&office.verb("stop --force --timeout 10s")),
+            );
             Observation::warning(text)
-                .remedy(format!("`kill -CONT {pid}` lets it go on, `kill -KILL {pid}` ends it"))
+                .remedy(format!("`kill -CONT {pid}` lets it go on, {end} ends it"))
         })
     })
+}
+
+/// Of a `run` that is not stopped itself.
+fn command_stopped(opened: &Opened, owner: &JudgedOwner) -> Option<Observation> {
+    let (child, office) = (owner.record.child_pid?, owner.record.office()?);
+    let text = format!(
+        "{office} does nothing: its command, pid {child}, is stopped by a signal (SIGSTOP)"
+    );
+    let again = opened
+        .scene
+        .command(&format!("restart --profile {} --kind {}", office.profile, office.kind));
+    let remedy = format!("`kill -CONT {child}` lets it go on, {again} starts it again");
+    Some(Observation::warning(text).remedy(remedy))
 }
 
 fn unresponsive(opened: &Opened) -> Result<Vec<Observation>> {
     each_owner(opened, |owner| {
         let silent = owner.unresponsive_for.filter(|_| !owner.is_dead())?;
         let text = format!(
-            "{} is held by {}, which has given no sign of life for {} s and had promised one \
-            every {} ms",
+            "{} is held by {}, which has sent no heartbeat for {} s, and promised one every {} \
+             ms",
             owner.name(),
             owner.pid(),
             silent.as_secs(),
             owner.record.heartbeat_every_ms.unwrap_or_default()
         );
-        let restart = owner.record.office().map_or_else(String::new, |office| {
-            let verb = format!("restart --profile {} --kind {}", office.profile, office.kind);
-            format!("; {} restarts it", opened.scene.command(&verb))
-        });
-        Some(Observation::warning(text).remedy(format!("look at what it does{restart}")))
+        let remedy = what_to_do_about_silence(opened, owner);
+        Some(Observation::warning(text).remedy(remedy))
     })
+}
+
+/// One that is suspended serves no restart, and may only need to go on.
+fn what_to_do_about_silence(opened: &Opened, owner: &JudgedOwner) -> String {
+    let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
+    if let Some(pid) = owner.pid_here().filter(|_| is_stopped) {
+        return format!("it is suspended: let it go on first (`kill -CONT {pid}`)");
+    }
+    if owner.judged.flags.frozen {
+        return "it is frozen: thaw it first".to_owned();
+    }
+    match owner.record.office() {
+        Some(office) => {
+            let restart = opened.scene.command(&office.verb("restart"));
+            format!("look at what it does; {restart} restarts it")
+        }
+        None => "look at what it does".to_owned(),
+    }
 }
 
 #[cfg(test)]

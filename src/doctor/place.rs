@@ -21,7 +21,7 @@ pub(super) const CHECKS: &[Check<Scene>] = &[
 
 pub(super) const CHECKS_OF_FILES: &[Check<Scene>] = &[Check {
     id: "modes",
-    silent: "nobody else can read the store's files, and we can write them",
+    silent: "only our user can read and write the store's files",
     look: modes,
 }];
 
@@ -49,10 +49,17 @@ fn path(scene: &Scene) -> Result<Vec<Observation>> {
             let text = format!("cannot look at {} ({why}): {error}", path.display());
             return Ok(vec![Observation::unknown(text)]);
         }
-        return Ok(vec![
-            Observation::info(format!("there is no store at {} ({why})", path.display()))
-                .remedy("nothing: the first `incumbent run` or `claim` makes it"),
-        ]);
+        let text = format!("there is no store at {} ({why})", path.display());
+        // A mistyped path would pass every probe.
+        if scene.options.names_path() {
+            return Ok(vec![Observation::warning(text).remedy(
+                "look for the right path; the first `incumbent run -- CMD` or `incumbent claim` \
+                 makes one there",
+            )]);
+        }
+        return Ok(vec![Observation::info(text).remedy(
+            "no action needed: the first `incumbent run -- CMD` or `incumbent claim` makes it",
+        )]);
     };
     let mut seen = untrusted(&location, &scene.command("doctor --fix"));
     if seen.is_empty() {
@@ -86,7 +93,7 @@ fn untrusted(location: &Location, fix: &str) -> Vec<Observation> {
         if let Some(uid) = facts.owner.filter(|uid| !is_trusted(*uid)) {
             seen.push(
                 Observation::error(format!(
-                    "{} belongs to uid {uid}, who can put another store in the place of this one",
+                    "{} belongs to uid {uid}, who can replace this store",
                     ancestor.display()
                 ))
                 .remedy(format!(
@@ -109,8 +116,7 @@ fn untrusted(location: &Location, fix: &str) -> Vec<Observation> {
             };
             seen.push(
                 Observation::error(format!(
-                    "{} can be written by others (mode {:04o}), who can put another store in the \
-                     place of this one",
+                    "{} can be written by others (mode {:04o}), who can replace this store",
                     ancestor.display(),
                     facts.mode.unwrap_or_default()
                 ))
@@ -275,8 +281,8 @@ fn read_only(scene: &Scene, directory: &Path) -> Option<Observation> {
             directory.display()
         ))
         .remedy(format!(
-            "mount it read-write again, and look at the kernel's messages (`dmesg`) where nobody \
-             mounted it like that; or put the store elsewhere: `incumbent --db PATH` instead of {}",
+            "mount it read-write again, and look at the kernel's messages (`dmesg`) if nobody \
+             mounted it like that; or put the store elsewhere (`--db PATH`), in place of {}",
             quoted(scene.file())
         ))
     })
@@ -304,7 +310,7 @@ fn filesystem(scene: &Scene) -> Result<Vec<Observation>> {
     }
     let kind = &filesystem.kind;
     if scene.options.allows(kind) {
-        let text = format!("{at} is on {kind}, which `--allow-filesystem` vouches for");
+        let text = format!("{at} is on {kind}, which `--allow-filesystem` allows");
         return Ok(vec![Observation::info(text)]);
     }
     Ok(vec![match filesystem.class {
@@ -318,8 +324,8 @@ fn filesystem(scene: &Scene) -> Result<Vec<Observation>> {
         ))
         .remedy("put the store on a local filesystem with `--db PATH`"),
         FilesystemClass::UserSpace => Observation::unknown(format!(
-            "{at} is on {kind}, a program's filesystem: whether locks work there is tried out when \
-             a gateway starts, and not by a question"
+            "{at} is on {kind}, a program's filesystem: whether locks work there is tested when a \
+             gateway starts, not by this check"
         )),
     }])
 }
@@ -346,9 +352,10 @@ fn free_space(scene: &Scene) -> Result<Vec<Observation>> {
     Ok(vec![match shortage(left) {
         Shortage::None => Observation::ok(text),
         Shortage::Soon => {
-            Observation::warning(text).remedy("make room: what cannot be written is not owned")
+            Observation::warning(text).remedy("free some disk space before it is full")
         }
-        Shortage::Now => Observation::error(text).remedy("make room: nobody can start without"),
+        Shortage::Now => Observation::error(text)
+            .remedy("free some disk space: nothing can be claimed until then"),
     }])
 }
 

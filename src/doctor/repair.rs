@@ -195,7 +195,7 @@ impl Surgery {
             }
         });
         if let Err(error) = looked {
-            let act = format!("look whether others can get at {}", location.file.display());
+            let act = format!("check whether others can access {}", location.file.display());
             self.failed("modes", act, &error);
         }
     }
@@ -318,7 +318,7 @@ impl Surgery {
         if pids.is_empty() {
             return String::new();
         }
-        format!("; still at work are {}", listed(&pids, 8, |pid| program(*pid)))
+        format!("; still running: {}", listed(&pids, 8, |pid| program(*pid)))
     }
 
     fn record_modes(&mut self, opened: &Opened) -> Result<()> {

@@ -20,13 +20,13 @@ use crate::{Office, OpenOptions, ProfileName, Result, environment, sys};
 pub(super) const CHECKS: &[Check<Scene>] = &[
     Check { id: "sqlite_library", silent: "", look: sqlite_library },
     Check { id: "sqlite_shell", silent: "there is no sqlite3 on the path", look: sqlite_shell },
-    Check { id: "other_stores", silent: "nobody lives in another store", look: other_stores },
+    Check { id: "other_stores", silent: "no other store has a live holder", look: other_stores },
     Check { id: "blind_spots", silent: "", look: blind_spots },
 ];
 
 pub(super) const CHECKS_WITH_STORE: &[Check<Opened>] = &[Check {
     id: "legacy_files",
-    silent: "no file of an older program says something else",
+    silent: "no file of an older program disagrees",
     look: legacy_files,
 }];
 
@@ -60,7 +60,7 @@ fn sqlite_library(_: &Scene) -> Result<Vec<Observation>> {
             "this program is built with SQLite {version}, which can lose what others write (WAL \
             reset)"
         ))
-        .remedy("build it with the SQLite that it brings along, or with 3.51.3 or later"),
+        .remedy("build it with the SQLite that comes with it, or with 3.51.3 or later"),
         Some(_) => Observation::ok(format!("SQLite {version} has no known bug that matters here")),
         None => Observation::unknown(format!("this program is built with SQLite {version:?}")),
     }])
@@ -92,7 +92,10 @@ fn sqlite_shell(_: &Scene) -> Result<Vec<Observation>> {
                 "the sqlite3 on the path has version {major}.{minor}.{patch}: what it writes while \
                  gateways run may damage the store (WAL reset)"
             ))
-            .remedy("only read with it: `sqlite3 -readonly`, or `incumbent sql`")
+            .remedy(
+                "only read with it: `sqlite3 -readonly`, or `incumbent sql 'SELECT * FROM \
+                 instances'`",
+            )
         }
         Some((major, minor, patch)) => Observation::ok(format!(
             "the sqlite3 on the path has version {major}.{minor}.{patch}, without known bugs that \
@@ -121,7 +124,7 @@ fn other_stores(scene: &Scene) -> Result<Vec<Observation>> {
         if !alive.is_empty() {
             seen.push(
                 Observation::info(format!(
-                    "another store has live holders, which this one knows nothing of: {} ({})",
+                    "another store has live holders, which this one does not know: {} ({})",
                     path.display(),
                     listed(&alive, 5, |owner| owner.name())
                 ))
@@ -210,6 +213,18 @@ fn legacy_files(opened: &Opened) -> Result<Vec<Observation>> {
     Ok(seen)
 }
 
+/// How an older gateway is ended: with a record it is one like any other.
+fn import_and_stop(opened: &Opened, home: &Path, profile: Option<&ProfileName>) -> String {
+    let office = match profile {
+        Some(profile) => Office { profile: profile.clone(), ..Office::default() },
+        None => Office::default(),
+    };
+    let import =
+        opened.scene.command(&format!("import {} --profile {}", quoted(home), office.profile));
+    let stop = opened.scene.command(&office.verb("stop"));
+    format!("{import} puts it on record, and then {stop} ends it")
+}
+
 /// The kernel's list says whether an older gateway lives; the words in the files say whom they are
 /// about. Nobody's lock is tried: that would keep the older program from starting.
 fn one_home(
@@ -235,18 +250,15 @@ fn one_home(
         if let Some(obstacle) = inner.read(ours)? {
             return Ok(vec![Observation::info(obstacle.holder.to_string())]);
         }
-        let option = profile.map_or_else(String::new, |profile| format!("--profile {profile} "));
-        let import = opened.scene.command(&format!("{option}import {}", quoted(home)));
+        let way_out = import_and_stop(opened, home, profile);
         return Ok(vec![
             Observation::error(format!(
                 "an older gateway, {}, holds {}{of}, and is not on record as a holder here: two \
-                 may be at work, or a start is about to be refused",
+                 gateways may be running, or a start is about to be refused",
                 opened.process(pid),
                 lock.display()
             ))
-            .remedy(format!(
-                "{import} puts it on record; then `incumbent stop` ends it like any other"
-            )),
+            .remedy(way_out),
         ]);
     }
     let mut seen = Vec::new();
@@ -261,22 +273,19 @@ fn one_home(
                 match verdict {
                     Ruling::Alive(_) if state != AnchorState::Free => Observation::error(format!(
                         "{at}{of} names {}, which lives, and is not on record as a holder here: \
-                         two gateways may be at work",
+                         two gateways may be running",
                         opened.process(said.pid)
                     ))
-                    .remedy(format!("stop one of them (`kill {}` asks that one to end)", said.pid)),
-                    Ruling::Unknown(_) if state != AnchorState::Free => {
-                        Observation::unknown(format!(
-                            "{at}{of} names pid {}, and nobody can tell what that is",
-                            said.pid
-                        ))
-                    }
-                    Ruling::Alive(_) | Ruling::Dead(_) | Ruling::Unknown(_) => {
-                        Observation::info(format!(
-                            "{at}{of} names pid {}, which is not that gateway any more",
-                            said.pid
-                        ))
-                    }
+                    .remedy(format!(
+                        "stop one of them; for that one: {}",
+                        import_and_stop(opened, home, profile)
+                    )),
+                    Ruling::Unknown(_) if state != AnchorState::Free => Observation::unknown(
+                        format!("{at}{of} names pid {}, and what that is cannot be seen", said.pid),
+                    ),
+                    Ruling::Alive(_) | Ruling::Dead(_) | Ruling::Unknown(_) => Observation::info(
+                        format!("{at}{of} names pid {}, which is no longer that gateway", said.pid),
+                    ),
                 }
             }
             Err(wire::Unusable::Missing) => continue,

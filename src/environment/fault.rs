@@ -153,6 +153,8 @@ faults! {
     BusyIsPermanent,
     /// Advice names a command without the options that this call was given.
     HintForgetsOptions,
+    /// A command that failed is told as one that succeeded.
+    CrashIsSuccess,
 }
 
 /// Whether this fault is to be made here.

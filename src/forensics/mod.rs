@@ -43,6 +43,7 @@ pub use crate::forensics::shutdown::{Shutdown, ShutdownWatch};
 pub use crate::forensics::snapshot::process::ProcessSummary;
 pub use crate::forensics::snapshot::received::Sender;
 pub use crate::forensics::snapshot::{Snapshot, snapshot};
+pub use crate::forensics::starts_again::StartAgain;
 pub use crate::forensics::systemd::{Manager, SystemdCheck, own_unit, unit_name};
 pub use crate::span::Span;
 

@@ -463,7 +463,7 @@ fn cause_of(known: &Known, snapshot: Option<&Snapshot>) -> ExitCause {
 fn record_panic(info: &PanicHookInfo<'_>) {
     // Whoever panics while this list is locked is not worth waiting for.
     let Some(recorders) = RECORDERS.try_lock().map(|recorders| recorders.clone()) else { return };
-    let said = info.payload_as_str().unwrap_or("a value that is no text");
+    let said = info.payload_as_str().unwrap_or("a value that is not text");
     let cut = &said[..said.floor_char_boundary(MESSAGE_LENGTH_MAX)];
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("without a name").to_owned();

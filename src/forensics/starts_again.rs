@@ -11,7 +11,10 @@ use crate::forensics::systemd::{Manager, restart_setting, unit_name};
 use crate::office::takeover::restarter::Restarter;
 use crate::office::takeover::stop::{StopOutcome, StopReport};
 use crate::path_text::quoted;
-use crate::sys;
+use crate::process::party;
+use crate::process::subject::supervisor_word;
+use crate::records::instances::Origin;
+use crate::{Report, sys};
 
 /// A script that is longer than this has something in it that is not ours.
 const FINISH_LENGTH_MAX: u64 = 64 * 1024;
@@ -101,6 +104,25 @@ impl Restarter {
         }
     }
 
+    /// The command that has it start what it supervises, for a shell, with NAME where it is not
+    /// known by what name.
+    fn start_with(&self) -> String {
+        let named = |name: Option<String>| name.unwrap_or_else(|| "NAME".to_owned());
+        match self {
+            Self::Systemd { unit } => systemctl(None, "start", unit),
+            Self::Pm2 { name, .. } => format!("pm2 start {}", named(name.as_ref().map(quoted))),
+            Self::Runit { directory } => {
+                format!("sv up {}", named(directory.as_ref().map(quoted)))
+            }
+            Self::S6 { directory } => {
+                format!("s6-svc -u {}", named(directory.as_ref().map(quoted)))
+            }
+            Self::Supervisord { name } => {
+                format!("supervisorctl start {}", named(name.as_ref().map(quoted)))
+            }
+        }
+    }
+
     fn after(&self, ended: Ended) -> Option<StartsAgain> {
         let named = |name: Option<String>| name.unwrap_or_else(|| "NAME".to_owned());
         let (Again { is_certain, because }, stop_with) = match self {
@@ -127,6 +149,91 @@ impl Restarter {
         };
         Some(StartsAgain { by: self.by(), is_certain, because: because.to_owned(), stop_with })
     }
+}
+
+/// How a gateway that has ended is started again: as it was started, as far as that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartAgain {
+    /// By `incumbent run`.
+    Run,
+    /// By a command of its supervisor, for a shell.
+    Supervisor {
+        /// The command that starts it.
+        start: String,
+        /// The command that shows what it wrote, where the supervisor keeps that.
+        output: Option<String>,
+    },
+    /// In a container, which is not that of whoever asks.
+    Container,
+    /// A script claimed the office for a process.
+    Script,
+    /// The program claimed it itself.
+    Program,
+}
+
+impl StartAgain {
+    /// Of an office that nobody holds. Of a systemd service the managers are asked (`systemctl
+    /// show`): that takes 2 s at most, and never fails.
+    #[must_use]
+    pub fn of(report: &Report) -> Self {
+        let Some(origin) = report.origin else { return Self::Run };
+        let parent = report.party.as_deref().and_then(party::living_parent);
+        if let Some(restarter) = parent.and_then(Restarter::left_by) {
+            return Self::Supervisor { start: restarter.start_with(), output: None };
+        }
+        match report.supervisor.as_deref().and_then(|word| word.split_once(':')) {
+            Some(("systemd", unit)) if may_have_started(unit, parent) => {
+                if let Ok(unit) = unit_name(unit) {
+                    let manager = restart_setting(&unit).map(|(manager, _)| manager);
+                    return Self::of_unit(&unit, manager);
+                }
+            }
+            Some(("launchd", label)) => {
+                let start = format!("launchctl start {}", quoted(label));
+                return Self::Supervisor { start, output: None };
+            }
+            Some(("container", _)) if report.supervisor.as_deref() != Some(&supervisor_of_us()) => {
+                return Self::Container;
+            }
+            _ => {}
+        }
+        match origin {
+            Origin::Run => Self::Run,
+            Origin::Pid => Self::Script,
+            Origin::Library => Self::Program,
+        }
+    }
+
+    fn of_unit(unit: &str, manager: Option<Manager>) -> Self {
+        let user = if manager == Some(Manager::User) { "--user " } else { "" };
+        Self::Supervisor {
+            start: systemctl(manager, "start", unit),
+            output: Some(format!("journalctl {user}-u {}", quoted(unit))),
+        }
+    }
+}
+
+fn supervisor_of_us() -> String {
+    supervisor_word(&sys::supervision(std::process::id()))
+}
+
+/// Services that start what people or time tables tell them: to start them again starts none of
+/// that.
+const START_OTHERS: [&str; 6] = [
+    "cron.service",
+    "crond.service",
+    "atd.service",
+    "ssh.service",
+    "sshd.service",
+    "docker.service",
+];
+
+/// Whether the gateway was what a unit starts, or a script of the unit started it. Somebody's shell
+/// that lives on is neither.
+fn may_have_started(unit: &str, living_parent: Option<sys::Pid>) -> bool {
+    let is_manager = |pid| sys::program_name(pid).as_deref() == Some("systemd");
+    !START_OTHERS.contains(&unit) && living_parent.is_none_or(is_manager)
 }
 
 /// That a supervisor starts it again, and why.
@@ -295,6 +402,48 @@ mod tests {
         assert_eq!(unknown.restart_with(), None);
         let odd = Restarter::Supervisord { name: Some("a b".to_owned()) };
         assert_eq!(of(odd).stop_with, "supervisorctl stop 'a b'");
+    }
+
+    #[test]
+    fn how_it_was_started() {
+        let record = |supervisor: &str, origin| Report {
+            supervisor: Some(supervisor.to_owned()),
+            origin: Some(origin),
+            ..Report::never_claimed(crate::Office::default())
+        };
+        let us = supervisor_of_us();
+        let shell = |start: &str, output: Option<&str>| StartAgain::Supervisor {
+            start: start.to_owned(),
+            output: output.map(str::to_owned),
+        };
+        for (supervisor, origin, expected) in [
+            ("none", Origin::Run, StartAgain::Run),
+            ("none", Origin::Pid, StartAgain::Script),
+            ("none", Origin::Library, StartAgain::Program),
+            ("launchd:org.example.gw", Origin::Run, shell("launchctl start org.example.gw", None)),
+            ("container:0123", Origin::Run, StartAgain::Container),
+            ("systemd:cron.service", Origin::Run, StartAgain::Run),
+            (
+                "systemd:no-such-gateway.service",
+                Origin::Pid,
+                shell(
+                    "systemctl start no-such-gateway.service",
+                    Some("journalctl -u no-such-gateway.service"),
+                ),
+            ),
+        ] {
+            assert_eq!(StartAgain::of(&record(supervisor, origin)), expected, "{supervisor}");
+        }
+        if us.starts_with("container:") {
+            assert_eq!(StartAgain::of(&record(&us, Origin::Run)), StartAgain::Run, "{us}");
+        }
+        let of_user = StartAgain::of_unit("gw@a.service", Some(Manager::User));
+        let output = Some("journalctl --user -u gw@a.service");
+        assert_eq!(of_user, shell("systemctl --user start gw@a.service", output));
+        let runit = Restarter::Runit { directory: Some("/etc/service/gw".into()) };
+        assert_eq!(runit.start_with(), "sv up /etc/service/gw");
+        let pm2 = Restarter::Pm2 { name: None, autorestart: None, stop_exit_codes: None };
+        assert_eq!(pm2.start_with(), "pm2 start NAME");
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl SystemdCheck {
             return None;
         };
         Some(format!(
-            "{unit} is killed {given} after it is asked to stop, and may take {}: {advice}",
+            "{unit} is killed {given} after it is asked to stop, but may take {}: {advice}",
             Span::Finite(self.expected_min)
         ))
     }
@@ -247,7 +247,7 @@ pub fn unit_name(name: &str) -> Fact<String> {
         || !name.bytes().all(is_allowed)
     {
         let shown = shortened(name);
-        return Err(Unavailable::new(format!("{shown} is no name of a systemd service")));
+        return Err(Unavailable::new(format!("{shown} is not the name of a systemd service")));
     }
     Ok(unit)
 }
@@ -377,11 +377,11 @@ fn read_answer(answer: &str) -> Asked {
         (Ok(Span::Finite(Duration::ZERO)), _) => Asked::Owns(Ok(Span::Infinite)),
         (Ok(timeout), _) => Asked::Owns(Ok(timeout)),
         (Err(_), Some(_)) => Asked::Owns(Err(Unavailable::new(format!(
-            "TimeoutStopUSec is {}, which is no time span",
+            "TimeoutStopUSec is {}, which is not a time span",
             shortened(timeout)
         )))),
         (Err(_), None) => {
-            Asked::OwnsNot(format!("TimeoutStopUSec is {}, no time span", shortened(timeout)))
+            Asked::OwnsNot(format!("TimeoutStopUSec is {}, not a time span", shortened(timeout)))
         }
     }
 }
@@ -508,7 +508,7 @@ mod tests {
         let user = check("gw@a\\x2db.service", Manager::User, Ok(s(45)), minute);
         assert_eq!(
             user.warning().unwrap(),
-            "gw@a\\x2db.service is killed 45s after it is asked to stop, and may take 90s: put \
+            "gw@a\\x2db.service is killed 45s after it is asked to stop, but may take 90s: put \
              `TimeoutStopSec=90s` under `[Service]` with `systemctl --user edit \
              'gw@a\\x2db.service'`"
         );

@@ -58,6 +58,8 @@ pub(crate) fn acquire(
         wait: asked.wait,
         cancel: asked.cancel,
         for_whom: acquiring.process(),
+        office: None,
+        subject: acquiring.subject(&store.inner),
         profile: acquiring.profile(),
         origin: Origin::Library,
         version: None,
@@ -123,6 +125,14 @@ impl Acquiring {
         }
     }
 
+    /// Who claims it.
+    fn subject<'a>(&'a self, inner: &'a Inner) -> &'a Subject {
+        match self {
+            Self::Run(_) => inner.myself(),
+            Self::Process { subject, .. } => subject,
+        }
+    }
+
     fn process(&self) -> Option<(sys::Pid, &sys::ProcessHandle)> {
         match self {
             // Whoever asks is below it, and ends with it.
@@ -145,7 +155,7 @@ impl Acquiring {
         turn: &Turn,
     ) -> Result<Attempt<GrantedLock>> {
         let inner = &store.inner;
-        let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
+        let count = turn.count;
         let mut aside = Lookups::default();
         let mut keepers = 0;
         for _ in 0..ATTEMPTS + request::owners_max(asked.requests()) {
@@ -190,7 +200,7 @@ impl Acquiring {
     ) -> Result<Step> {
         let (claimant, ours) = match self {
             Self::Run(run) => (
-                Claimant { origin: Origin::Library, subject: inner.myself() },
+                Claimant { origin: Origin::Library, subject: self.subject(inner) },
                 std::slice::from_ref(&run.id),
             ),
             Self::Process { subject, .. } => {

@@ -6,9 +6,8 @@
 //! them. Both are named, with what to say instead. Who is named on purpose is recorded, whoever it
 //! is.
 
-use std::path::Path;
-
 use crate::keeper::release::parent;
+use crate::process::launchers::{file_name, is_launcher, is_one_of};
 use crate::{Error, Result, sys};
 
 /// Session and service managers, by what they call themselves.
@@ -59,34 +58,6 @@ const MANAGERS: [&str; 44] = [
     "zellij",
 ];
 
-/// Programs that start another one and end with it.
-const LAUNCHERS: [&str; 24] = [
-    "chronic",
-    "chrt",
-    "doas",
-    "env",
-    "find",
-    "flock",
-    "ionice",
-    "ltrace",
-    "nice",
-    "nohup",
-    "nsenter",
-    "parallel",
-    "runuser",
-    "script",
-    "setpriv",
-    "setsid",
-    "strace",
-    "su",
-    "sudo",
-    "systemd-run",
-    "time",
-    "timeout",
-    "unshare",
-    "xargs",
-];
-
 const SHELLS: [&str; 11] =
     ["ash", "bash", "busybox", "dash", "ksh", "ksh93", "mksh", "posh", "sh", "yash", "zsh"];
 
@@ -111,12 +82,12 @@ pub(crate) fn parent_to_record() -> Result<sys::Pid> {
     let Some(why) = why_not(&names, sys::is_forked_copy(pid)) else { return Ok(pid) };
     let name = names.first().copied().unwrap_or("?");
     let what = match why {
-        Why::Manages => "a session or service manager, and no gateway",
+        Why::Manages => "a session or service manager, not a gateway",
         Why::Launches => "a launcher of other programs, which ends with this one",
         Why::IsSubshell => "a subshell, which ends at once",
     };
     Err(Error::invalid(format!(
-        "nobody was named to be recorded, and the parent process, pid {pid} ({name}), is {what}"
+        "no process was named, and the parent process, pid {pid} ({name}), is {what}"
     ))
     .with_hints(
         "name the process (`Whom::Process`)",
@@ -124,30 +95,16 @@ pub(crate) fn parent_to_record() -> Result<sys::Pid> {
     ))
 }
 
-/// The name that a program was called by; a login shell has a dash before it.
-fn file_name(title: &str) -> Option<&str> {
-    Path::new(title.strip_prefix('-').unwrap_or(title)).file_name()?.to_str()
-}
-
 /// Decides by what a process is called, and whether it has executed no program of its own since it
 /// was forked.
 fn why_not(names: &[&str], is_copy: bool) -> Option<Why> {
-    /// As much as Linux keeps of a name.
-    const KEPT: usize = 15;
-    let is_one_of = |known: &[&str]| {
-        let is_it = |known: &&str| {
-            let cut = known.get(..KEPT).unwrap_or(known);
-            names.iter().any(|name| name == known || *name == cut)
-        };
-        known.iter().any(is_it)
-    };
     // It changes its title: "PM2 v5.4.2: God Daemon (/root/.pm2)".
     let is_pm2 = names.iter().any(|name| name.starts_with("PM2 v"));
-    if is_pm2 || is_one_of(&MANAGERS) {
+    if is_pm2 || is_one_of(names, &MANAGERS) {
         Some(Why::Manages)
-    } else if is_one_of(&LAUNCHERS) {
+    } else if is_launcher(names) {
         Some(Why::Launches)
-    } else if is_copy && is_one_of(&SHELLS) {
+    } else if is_copy && is_one_of(names, &SHELLS) {
         Some(Why::IsSubshell)
     } else {
         None

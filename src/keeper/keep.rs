@@ -26,7 +26,7 @@ use crate::keeper::kept::{KeptRow, StoreLook};
 use crate::keeper::pair::{KeeperEvent, KeeperInbox, Pair};
 use crate::keeper::target::Target;
 use crate::keeper::tenant;
-use crate::keeper::tenant::{Ending, Standing, Tenant};
+use crate::keeper::tenant::{Ending, Gone, Standing, Tenant};
 use crate::keeper::unused::{UNUSED_FOR_MAX, end_unused};
 use crate::process::Anchor;
 use crate::records::{instances, locks};
@@ -192,10 +192,15 @@ impl Keeping {
             let wait = self.ending.as_ref().map_or(LOOK_EVERY, |it| it.look_after(LOOK_EVERY));
             let event = self.pair.inbox.next(wait);
             if self.target.handle.has_ended() {
+                // Nobody is kept out while the kernel is asked.
+                let inner = &self.store.inner;
+                inner.unlock_anchor();
+                self.nameless = None;
+                let gone = Gone { target: &self.target, seen_at_ms: inner.clock().wall_ms() };
                 if self.tenant.is_some() {
-                    // Nobody is kept out while the kernel is asked.
-                    self.store.inner.unlock_anchor();
-                    tenant::record_end(&self.store.inner, &self.target, &self.kept);
+                    gone.record_end(inner, &self.kept);
+                } else {
+                    gone.note_end(inner, &self.kept);
                 }
                 return;
             }

@@ -28,7 +28,9 @@ pub(crate) fn current_run(store: &Store) -> Result<Option<Record>> {
                 record.end_reason.as_ref().map_or("", Reason::as_str)
             ),
         )
-        .with_hint("nothing: the run ends its command, and its supervisor decides what is next")),
+        .with_hint(
+            "no action needed: the run ends its command, and its supervisor decides what is next",
+        )),
         record => Ok(record),
     }
 }
@@ -53,9 +55,9 @@ fn tell_left_behind(store: &Store, record: &Record) {
     }
     let pid = record.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
     store.inner.tell(&format!(
-        "incumbent: the environment is that of a run which is over (pid {pid}), and which this \
-         process is not in: INCUMBENT_INSTANCE is ignored, and its profile; `unset` the variables \
-         that begin with INCUMBENT_\n"
+        "incumbent: the environment is left over from another run (pid {pid}): \
+         INCUMBENT_INSTANCE is ignored, and its profile; `unset` the variables that begin with \
+         INCUMBENT_\n"
     ));
 }
 
@@ -142,7 +144,7 @@ pub(crate) fn release_in(
                 why: format!(
                     "{office} was not claimed for another process: only its owner releases it"
                 ),
-                advice: Some("`incumbent stop` asks it to end".to_owned()),
+                advice: Some(format!("`incumbent {}` asks it to end", office.verb("stop"))),
             })));
         }
         if !is_about(&store.inner, &record, pid)? {
@@ -150,8 +152,8 @@ pub(crate) fn release_in(
             return Ok(Known::Well(Err(NotYours {
                 why: format!("{office} is not held by pid {pid}, but by pid {holder}"),
                 advice: Some(format!(
-                    "release it for pid {holder} (`incumbent release --pid {holder}`), if that one \
-                     is meant"
+                    "release it for pid {holder} (`incumbent {}`), if you mean that process",
+                    office.verb(&format!("release --pid {holder}"))
                 )),
             })));
         }

@@ -4,6 +4,7 @@ use crate::keeper::known::Known;
 use crate::keeper::release::{current_run, is_about, parent};
 use crate::records::{Record, runtime};
 use crate::status::write;
+use crate::status::write::Whose;
 use crate::{Error, ErrorKind, InstanceId, Office, Result, StatusUpdate, Store, owner, sys};
 
 /// Writes what `pid`, or the process that we act for, says about `office`; whose row that is.
@@ -21,8 +22,9 @@ pub(crate) fn say(
     };
     let is_own =
         if update.is_about_instance() { check_is_own(store, &speaker, office) } else { Ok(()) };
-    let written =
-        is_own.and_then(|()| write::write(&store.inner, speaker.id, &speaker.nonce_hash, update));
+    let written = is_own.and_then(|()| {
+        write::write(&store.inner, speaker.id, &speaker.nonce_hash, update, Whose::OnRecord)
+    });
     Known::Well(written.map(|()| speaker.id))
 }
 
@@ -39,11 +41,11 @@ fn check_is_own(store: &Store, record: &Record, office: &Office) -> Result<()> {
         return Err(not_owner(format!("the run we are in holds {own}, not {office}")));
     }
     Err(Error::invalid(format!(
-        "profile {} is served by {own}: only its platforms can be told apart",
+        "profile {} is served by {own}: only its platforms have a status of their own",
         office.profile
     ))
     .with_flag_hint(
-        "name its own profile for what is true of the gateway as a whole",
+        "to speak for the gateway as a whole, name its own profile",
         &format!("--profile {}", own.profile),
         "",
     ))
@@ -80,8 +82,8 @@ fn speaker(store: &Store, office: &Office, pid: Option<sys::Pid>) -> Result<Reco
     match (found, candidates.first()) {
         (Some(record), _) if record.is_pid && !record.is_in_place() => Ok(record),
         (Some(_), _) => Err(not_owner(format!(
-            "pid {pid} holds {office} itself, and speaks for itself: a `run` by its command, a \
-             program through the library"
+            "pid {pid} holds {office} itself, so only it sets its status: a `run` through its \
+             command, a program through the library"
         ))),
         (None, Some(holder)) => Err(not_owner(match holder.pid {
             Some(same) if same == pid => format!(

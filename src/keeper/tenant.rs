@@ -14,14 +14,15 @@ use crate::keeper::target::Target;
 use crate::owner::ending;
 use crate::process::Observer;
 use crate::records::{End, EndReason, LockRow, Record, instances, locks};
-use crate::store::Inner;
-use crate::sys::{ChildEnd, ProcessNumber, ProcessState, StartTime, signals};
+use crate::store::{Inner, SeenEnd};
+use crate::sys::{ChildEnd, ExitInfo, ProcessNumber, ProcessState, StartTime, signals};
 use crate::{InstanceId, Reason, Result, sys};
 
 /// How long its supervisor may take to collect it: before that the kernel does not tell.
 const COLLECTED_WITHIN: Duration = Duration::from_secs(1);
 
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Until the first look for that; then twice as long each time.
+const LOOK_FIRST: Duration = Duration::from_millis(5);
 
 /// What keepers have to know of such a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,26 +159,67 @@ impl Ending {
     }
 }
 
-/// Records how the process of these rows ended, if that can be known. Where it cannot, whoever
-/// claims next finds out what there is.
-pub(super) fn record_end(inner: &Inner, target: &Target, rows: &[KeptRow]) {
-    let until = Deadline::after(COLLECTED_WITHIN);
-    let ended = loop {
-        match target.handle().end() {
-            Some(ended) => break ended,
-            None if until.has_passed() => return,
-            None => std::thread::sleep(LOOK_EVERY),
+/// The process has ended.
+pub(super) struct Gone<'a> {
+    pub(super) target: &'a Target,
+    /// When that was seen: Unix milliseconds.
+    pub(super) seen_at_ms: i64,
+}
+
+impl Gone<'_> {
+    /// How it ended, once it is collected; `None` where nobody does, or the kernel does not tell.
+    fn wait_collected(&self) -> Option<ChildEnd> {
+        let until = Deadline::after(COLLECTED_WITHIN);
+        let mut step = LOOK_FIRST;
+        loop {
+            match self.target.handle().end() {
+                ExitInfo::Known(ended) => return Some(ended),
+                ExitInfo::Never => return None,
+                ExitInfo::NotYet if until.has_passed() => return None,
+                ExitInfo::NotYet => std::thread::sleep(step.min(until.remaining())),
+            }
+            step = step.saturating_mul(2);
         }
-    };
-    let how = how_it_ended(ended);
-    let recorded: Result<()> = inner.write(|tx| {
-        for row in rows.iter().filter(|row| row.record.office().is_some()) {
-            ending::end_other(tx, row.record.id, &how)?;
+    }
+
+    fn seen(&self, id: InstanceId, ended: ChildEnd) -> SeenEnd {
+        SeenEnd { id, ended, at_ms: self.seen_at_ms }
+    }
+
+    /// Notes in its rows how it ended: whoever claims next, or asks, finds it dead, and tells this
+    /// as well.
+    pub(super) fn note_end(&self, inner: &Inner, rows: &[KeptRow]) {
+        let mut offices = rows.iter().filter(|row| row.record.office().is_some()).peekable();
+        if offices.peek().is_none() {
+            return;
         }
-        Ok(())
-    });
-    if let Err(error) = recorded {
-        tracing::debug!(%error, "how it ended is left for the next claim to find out");
+        let Some(ended) = self.wait_collected() else { return };
+        let seen: Vec<_> = offices.map(|row| self.seen(row.record.id, ended)).collect();
+        let noted: Result<()> =
+            inner.write(|tx| seen.iter().try_for_each(|it| instances::note_exit(tx, it)));
+        if let Err(error) = noted {
+            tracing::debug!(%error, "how it ended is not on record");
+        }
+    }
+
+    /// Records in its rows how it ended, if that can be known. Where it cannot, whoever claims next
+    /// finds out what there is.
+    pub(super) fn record_end(&self, inner: &Inner, rows: &[KeptRow]) {
+        let Some(ended) = self.wait_collected() else { return };
+        let how = how_it_ended(ended);
+        let recorded: Result<()> = inner.write(|tx| {
+            for row in rows.iter().filter(|row| row.record.office().is_some()) {
+                let id = row.record.id;
+                if ending::end_other(tx, id, &how)?.is_none() {
+                    // Somebody was faster, and could not know it.
+                    instances::note_exit(tx, &self.seen(id, ended))?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = recorded {
+            tracing::debug!(%error, "how it ended is left for the next claim to find out");
+        }
     }
 }
 

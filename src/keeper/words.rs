@@ -189,7 +189,7 @@ impl Words {
         let path = program.path();
         Err(Error::invalid(format!("{} starts another process as the keeper", path.display()))
             .at(path)
-            .with_hint("it has to become it: by `exec`, or by `helper::serve`"))
+            .with_hint("it must become the keeper: by `exec`, or by `helper::serve`"))
     }
 
     pub(super) fn options(&self) -> OpenOptions {

@@ -43,7 +43,7 @@ pub struct Judgement {
 /// Why a verdict was reached, as a clause for people, by what was seen as well.
 pub(crate) fn because_seen(reason: &Reason, flags: Flags, seen: &Evidence) -> &'static str {
     if flags.release_pending {
-        return "its owner has released it, and could not write that down yet";
+        return "its owner has released it, but could not record that yet";
     }
     match (reason, seen.observed()) {
         // A pending release of another process, or an exec.
@@ -255,6 +255,7 @@ fn alive_flags(seen: &Evidence) -> Flags {
     let here = seen.is_here();
     Flags {
         stopped: here && seen.process_state == RunState::Stopped,
+        command_stopped: false,
         frozen: false,
         lease_overdue: seen.lease == Lease::Expired,
         command_line_changed: here && seen.command_line == CommandLineMatch::Mismatch,

@@ -25,6 +25,10 @@ macro_rules! reasons {
         }
 
         impl Reason {
+            /// All of them, but for those of other versions.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant),*];
+
             /// The reason in snake case, as stored and as the CLI shows it.
             #[must_use]
             pub fn as_str(&self) -> &str {
@@ -85,11 +89,11 @@ reasons! {
     /// It lives on another machine, in another pid namespace, or behind a foreign process
     /// table, and no anchor can be seen.
     ForeignNamespace = "foreign_namespace",
-        "it was recorded in another pid namespace or on another machine, and what can be seen \
-         from here proves neither its life nor its end";
+        "it was recorded in another pid namespace or on another machine, and cannot be checked \
+         from here";
     /// Neither the anchor nor the process can be looked at well enough.
     NotVerifiable = "not_verifiable",
-        "neither its lock nor its process can be looked at well enough";
+        "neither its lock nor its process can be checked";
     /// There is no record, or no store.
     NeverClaimed = "never_claimed", "nobody has claimed it yet";
     /// A takeover or a stop is in progress.
@@ -102,7 +106,7 @@ reasons! {
     TimedOut = "timed_out", "it has not ended in its time";
     /// An older gateway acts beside the holder on record.
     OlderGateway = "older_gateway",
-        "it is an older gateway, and acts beside the holder on record";
+        "it is an older gateway, and runs next to the holder on record";
     /// One of another profile, or of another store, holds the lock of the directory that the
     /// profile stands for.
     LegacyHomeInUse = "legacy_home_in_use",
@@ -137,6 +141,28 @@ reasons! {
 }
 
 impl Reason {
+    /// Those of [`Reason::is_found_dead`].
+    pub(crate) const FOUND_DEAD: [Self; 5] = [
+        Self::AnchorReleased,
+        Self::NoSuchProcess,
+        Self::Zombie,
+        Self::PidReused,
+        Self::IdentityMismatch,
+    ];
+
+    /// Whether it says only that the owner was found dead, and not how it ended.
+    ///
+    /// ```
+    /// use incumbent::Reason;
+    ///
+    /// assert!(Reason::AnchorReleased.is_found_dead());
+    /// assert!(!Reason::Exited.is_found_dead());
+    /// ```
+    #[must_use]
+    pub fn is_found_dead(&self) -> bool {
+        Self::FOUND_DEAD.contains(self)
+    }
+
     /// The word for people: `pid reused`.
     pub(crate) fn in_words(&self) -> String {
         self.as_str().replace('_', " ")

@@ -55,6 +55,9 @@ pub enum UnknownReason {
 pub struct Flags {
     /// The process is stopped (job control); it keeps what it holds.
     pub stopped: bool,
+    /// The command of a `run` is stopped (job control), and the `run` is not: nobody answers.
+    /// Looked at where somebody asks, not for every verdict.
+    pub command_stopped: bool,
     /// Its control group is frozen (`docker pause`): it keeps what it holds, and sees a signal only
     /// when it is thawed. Looked at where somebody asks, not for every verdict.
     pub frozen: bool,
@@ -78,6 +81,7 @@ impl Flags {
     pub fn names(self) -> Vec<&'static str> {
         [
             (self.stopped, "stopped"),
+            (self.command_stopped, "command_stopped"),
             (self.frozen, "frozen"),
             (self.lease_overdue, "lease_overdue"),
             (self.command_line_changed, "command_line_changed"),

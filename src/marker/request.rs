@@ -99,8 +99,8 @@ pub(super) fn write_to(
         Some((instance, process)) => (Some(instance), process),
         None if start_time.is_none() => {
             return Err(Error::invalid(format!(
-                "pid {pid} is on record nowhere, and its start time cannot be read: it could not \
-                 be told apart from a later process with its pid"
+                "pid {pid} is not on record, and its start time cannot be read: a later process \
+                 may get the same pid"
             ))
             .with_hint("claim for it first, or ask as its user or as root"));
         }

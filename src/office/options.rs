@@ -226,6 +226,7 @@ pub struct Replace {
     pub(crate) force: bool,
     pub(crate) reap: bool,
     pub(crate) across_homes: bool,
+    pub(crate) by: Option<String>,
 }
 
 impl Replace {
@@ -233,6 +234,14 @@ impl Replace {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Who wants it, for the history: it is shown beside this process. A command line may say
+    /// [`invoked_by`](crate::process::invoked_by).
+    #[must_use]
+    pub fn by(mut self, by: impl Into<String>) -> Self {
+        self.by = Some(by.into());
+        self
     }
 
     /// Also when our party (what keeps starting this process: its unit, its container, its

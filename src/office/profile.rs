@@ -1,5 +1,6 @@
 //! A profile: what is asked and set for it.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 
@@ -8,9 +9,9 @@ use crate::office::evict;
 use crate::office::evict::Eviction;
 use crate::records::profiles::Desired;
 use crate::records::runtime::said::RuntimeStatus;
-use crate::records::{identities, profiles, runtime};
+use crate::records::{counters, identities, profiles, runtime};
 use crate::status::history::Incarnation;
-use crate::status::{Awaited, ReadyOptions, answer, history, ready};
+use crate::status::{Awaited, Counters, ReadyOptions, answer, history, ready};
 use crate::sys::Shortage;
 use crate::{Error, Kind, Office, ProfileName, Report, Result, Store};
 
@@ -75,8 +76,9 @@ pub struct Profile {
 
 impl Store {
     /// What is true of every office that the store knows: of those that were ever claimed, those
-    /// that somebody serves, and that of kind `gateway` of every other profile; in the order of
-    /// their names. One snapshot, and one look at each holder. Empty for a new store. Reads only.
+    /// that somebody serves, and that of kind `gateway` of every other profile; and of others for
+    /// as long as somebody wants them and is kept out. In the order of their names. One snapshot,
+    /// and one look at each holder. Empty for a new store. Reads only.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -110,6 +112,50 @@ impl Store {
         kind: Option<&Kind>,
     ) -> Result<Vec<Report>> {
         answer::report_all(&self.inner, profile, kind)
+    }
+
+    /// How often each gateway was started, refused, ended and restarted since the store was made;
+    /// an office to which nothing of that has happened is not in it. Counts never fall. `None` in a
+    /// store of a version before schema 10, until a claim brings it up to date. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// let work = store.profile("work")?;
+    /// drop(work.claim()?);
+    /// drop(work.claim()?);
+    /// let counters = store.counters()?.expect("it was just made");
+    /// let (_, of_work) = counters.first_key_value().expect("one office");
+    /// assert_eq!((of_work.starts, of_work.refusals), (2, 0));
+    /// assert_eq!(of_work.ends[0].count, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn counters(&self) -> Result<Option<BTreeMap<Office, Counters>>> {
+        self.inner.read(counters::all)
+    }
+
+    /// What is true of the offices that a process holds: by its pid in the caller's pid namespace,
+    /// itself or as the command of a [`Run`](crate::run::Run). Empty where it holds none. One that
+    /// has ended holds nothing, but is reported, as dead, for as long as nobody has recorded its
+    /// end. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// let _work = store.profile("work")?.claim()?;
+    /// let reports = store.status_of_process(std::process::id())?;
+    /// assert_eq!(reports.len(), 1);
+    /// assert_eq!(reports[0].office.to_string(), "work/gateway");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`].
+    pub fn status_of_process(&self, pid: u32) -> Result<Vec<Report>> {
+        answer::report_of_process(&self.inner, pid)
     }
 
     /// The profile `name`: a text, or a [`ProfileName`]. Nothing is written until something is

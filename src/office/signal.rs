@@ -106,7 +106,7 @@ impl Profile {
         let proven = match judged.ruling {
             Ruling::Dead(_) => return Ok(nobody(inner, &office)),
             Ruling::Unknown(_) => {
-                let why = "it cannot be told whether it lives".to_owned();
+                let why = "it is unknown whether it is alive".to_owned();
                 let holder = Holder::of(&record, &office, &judged);
                 return Ok(Signalled::NotSent(Box::new(holder), why));
             }
@@ -116,7 +116,7 @@ impl Profile {
                     && judged.evidence.is_here()
                     && judged.evidence.child != ChildState::Alive =>
             {
-                let why = "its command does not run just now".to_owned();
+                let why = "its command is not running now".to_owned();
                 let holder = Holder::of(&record, &office, &judged);
                 return Ok(Signalled::NotSent(Box::new(holder), why));
             }
@@ -147,16 +147,15 @@ fn checked_name(signal: i32) -> Result<String> {
     let name = sys::signal_name(signal);
     if !name.starts_with("SIG") {
         return Err(Error::invalid(format!("there is no signal {signal} here"))
-            .with_hint("name one that has a name: HUP, USR1, USR2, ..."));
+            .with_hint("use a signal that has a name: HUP, USR1, USR2, ..."));
     }
     if ENDS_OR_STOPS.contains(&name.as_str()) {
         return Err(Error::invalid(format!(
-            "{name} is not sent: it is for ending or stopping a gateway, which nobody would know \
-             was meant"
+            "{name} is not sent: it ends or stops a gateway, and that would look like a crash"
         ))
         .with_hints(
-            "call `Profile::stop`, which says that it was",
-            "`incumbent stop` ends it, and says that it was meant",
+            "call `Profile::stop`, which records a planned stop",
+            "`incumbent stop` ends it, and records a planned stop",
         ));
     }
     Ok(name)

@@ -5,12 +5,40 @@ use crate::owner::holder::{Holder, OlderLock};
 use crate::path_text::quoted;
 use crate::{LockName, Office, ProfileName, Reason, Verdict, Wanted, environment, sys};
 
+/// Who is told what to do: each goes on in another way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// A program, or `run`, which starts one.
+    Start,
+    /// Whoever claims for a process that runs already.
+    Claim,
+    /// Whoever would take a lock from its holder.
+    Unlock,
+}
+
 impl Holder {
     /// What a person can do about it, with the verbs of the command line `incumbent`: one sentence
     /// without a full stop. For a program that acts itself there are [`stop`](crate::stop) and
     /// [`Wait`](crate::Wait).
     #[must_use]
     pub fn advice(&self) -> String {
+        self.advice_to(Asker::Start)
+    }
+
+    /// The same for whoever claims for a process that runs already: `claim`.
+    #[must_use]
+    pub fn advice_to_claimant(&self) -> String {
+        self.advice_to(Asker::Claim)
+    }
+
+    /// The same for whoever would take a lock from its holder: `unlock`.
+    #[must_use]
+    pub fn advice_to_unlocker(&self) -> String {
+        self.advice_to(Asker::Unlock)
+    }
+
+    #[allow(clippy::too_many_lines, reason = "a list of situations")]
+    fn advice_to(&self, asker: Asker) -> String {
         if self.is_this_process {
             return "release it where this process holds it, or wait until that is done".to_owned();
         }
@@ -18,16 +46,21 @@ impl Holder {
         if self.flags.frozen {
             return self.advice_on_frozen();
         }
-        let (evict, wait) = match &self.wanted {
-            Wanted::Office(Office { profile, kind }) => (
-                format!("incumbent evict --force --profile {profile} --kind {kind}"),
-                "wait for it with `incumbent run --wait -- CMD`",
-            ),
-            Wanted::Lock(LockName { scope, identity_hash }) => (
-                format!("incumbent unlock {scope} --hash {identity_hash} --force"),
-                "use another identity, or wait for it (`incumbent run --wait`, `incumbent lock \
-                 acquire --wait`)",
-            ),
+        let evict = match &self.wanted {
+            Wanted::Office(office) => format!("incumbent {}", office.verb("evict --force")),
+            Wanted::Lock(LockName { scope, identity_hash }) => {
+                format!("incumbent unlock {scope} --hash {identity_hash} --force")
+            }
+        };
+        let wait = match (asker, &self.wanted) {
+            (Asker::Start, Wanted::Office(office)) => {
+                format!("wait for it with `incumbent run{} --wait -- CMD`", arguments(office))
+            }
+            (Asker::Start, Wanted::Lock(_)) => {
+                "use another identity, or wait for it with `incumbent run --wait -- CMD`".to_owned()
+            }
+            (Asker::Claim, _) => "claim it again when that is over".to_owned(),
+            (Asker::Unlock, _) => "wait until its holder releases it".to_owned(),
         };
         if let Some(path) = &self.left {
             let keepers = sys::processes_with_open_file(path);
@@ -39,31 +72,31 @@ impl Holder {
             };
             let keep = if keepers.len() > 1 { "keep" } else { "keeps" };
             return format!(
-                "{who} {keep} {0}: end {whom}, or, if no gateway runs any more, remove {0}",
+                "{who} {keep} {0}: end {whom}, or, if no gateway is running, remove {0}",
                 path.display()
             );
         }
         if let Some(lock) =
             self.older_lock.as_ref().filter(|_| self.reason == Reason::LegacyHomeInUse)
         {
-            return self.advice_on_older_lock(lock);
+            return self.advice_on_older_lock(lock, asker);
         }
         match &self.reason {
             Reason::OlderGateway => format!(
-                "two act for it: end pid {pid}, or the holder on record (`incumbent stop`), first"
+                "two gateways are running: stop pid {pid}, or the holder on record (`incumbent \
+                 stop`), first"
             ),
             Reason::Reserved => {
-                format!("wait until pid {pid} is done, or end it: its reservation ends with it")
+                format!("pid {pid} is about to take it, or to stop its holder: {wait}")
             }
             Reason::Superseded => {
-                "nothing, if that one is the gateway you want; else take its place anyway \
-                (`incumbent run --replace --force -- CMD`), and see to it that only one supervisor \
-                starts it"
+                "no action needed if that gateway is the right one; otherwise take its place \
+                 (`incumbent run --replace --force -- CMD`), and let only one supervisor start it"
                     .to_owned()
             }
             Reason::CannotSignal if self.is_our_ancestor => format!(
                 "run this outside of it (another terminal, its supervisor), or have pid {pid} end \
-                 itself (it may look for its markers: `incumbent marker consume`)"
+                 itself, as the marker asks it to"
             ),
             Reason::CannotSignal => format!(
                 "stop pid {pid} where and as whom it runs (another container or pid namespace, \
@@ -77,35 +110,54 @@ impl Holder {
             ),
             Reason::ChildLives => {
                 let child = self.child_pid.map_or_else(|| pid, |pid| pid.to_string());
-                format!("end pid {child} (`kill -KILL {child}`), then start again")
+                match self.office() {
+                    Some(office) => format!(
+                        "end what it left behind (`incumbent {}`, or `kill -KILL {child}`), then \
+                         start again",
+                        office.verb("stop")
+                    ),
+                    None => format!("end pid {child} (`kill -KILL {child}`), then start again"),
+                }
             }
             // To stop it, or to take its place, ends whoever asks; to wait for it never ends.
             _ if self.is_our_run => {
-                "start the program itself, without another `run`: it is in that one already"
-                    .to_owned()
+                "start the program itself, without another `run`: this process is already inside \
+                 one"
+                .to_owned()
             }
             _ if self.verdict == Verdict::Unknown => {
-                format!("look whether it still runs; if you know that it does not, `{evict}`")
+                format!("check whether it still runs; if you know that it does not, `{evict}`")
             }
             _ if self.flags.elsewhere => format!(
                 "stop it where it runs, in another container, pid namespace or machine; or {wait}"
             ),
-            _ if self.flags.stopped => format!(
-                "it is stopped: continue it with `kill -CONT {pid}`, or end it with \
-                 `kill -KILL {pid}`"
-            ),
+            _ if self.flags.stopped => {
+                let end = match self.office() {
+                    Some(office) => {
+                        format!("`incumbent {}`", office.verb("stop --force --timeout 10s"))
+                    }
+                    None => format!("`kill -KILL {pid}`"),
+                };
+                format!(
+                    "it is suspended by a signal (SIGSTOP): continue it with `kill -CONT {pid}`, \
+                     or end it with {end}"
+                )
+            }
             _ => match &self.wanted {
+                // What claims is running already: a start would make another gateway.
+                Wanted::Office(office) if asker == Asker::Claim => format!(
+                    "stop that one (`incumbent stop{}`), and claim again",
+                    arguments(office)
+                ),
                 Wanted::Office(office) => format!(
                     "stop it first (`incumbent stop{0}`), take its place (`incumbent run{0} \
                      --replace -- CMD`), or {wait}",
                     arguments(office)
                 ),
                 Wanted::Lock(_) => {
-                    let stop = match (&self.profile, &self.kind) {
-                        (Some(profile), Some(kind)) => {
-                            format!("incumbent stop --profile {profile} --kind {kind}")
-                        }
-                        _ => format!("kill {pid}"),
+                    let stop = match self.office() {
+                        Some(office) => format!("incumbent {}", office.verb("stop")),
+                        None => format!("kill {pid}"),
                     };
                     format!("stop it first (`{stop}`), or {wait}")
                 }
@@ -113,11 +165,16 @@ impl Holder {
         }
     }
 
+    /// Which office the holder is in.
+    fn office(&self) -> Option<Office> {
+        Some(Office { profile: self.profile.clone()?, kind: self.kind.clone()? })
+    }
+
     fn advice_on_frozen(&self) -> String {
         // Elsewhere its numbers are those of strangers.
         let pids = [self.child_pid, self.pid].map(|pid| pid.filter(|_| !self.flags.elsewhere));
         format!(
-            "it is frozen, and sees what it is asked when it is thawed: {}",
+            "it is frozen, and answers only after it is thawed: {}",
             frozen::how_to_thaw(pids, self.supervisor.as_deref())
         )
     }
@@ -129,12 +186,12 @@ impl Holder {
                 .to_owned();
         }
         format!(
-            "look at what pid {pid} does: one that a kill does not end hangs in the kernel, or is \
-             not who holds the lock"
+            "look at what pid {pid} does: a process that SIGKILL does not end hangs in the kernel, \
+             or does not hold the lock"
         )
     }
 
-    fn advice_on_older_lock(&self, lock: &OlderLock) -> String {
+    fn advice_on_older_lock(&self, lock: &OlderLock, asker: Asker) -> String {
         let profile = self.profile.as_ref().map_or("default", ProfileName::as_str);
         let wanted = match &self.wanted {
             Wanted::Office(office) => arguments(office),
@@ -148,6 +205,9 @@ impl Holder {
             ),
             None if self.instance.is_none() => {
                 "wait until it has ended: it has lost its office, and ends its command".to_owned()
+            }
+            None if asker == Asker::Claim => {
+                format!("stop that one (`incumbent --profile {profile} stop`), and claim again")
             }
             None => {
                 // Without the directory it would start beside that one.

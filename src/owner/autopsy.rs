@@ -28,7 +28,7 @@ use crate::liveness::{AnchorState, DeadReason};
 use crate::names::MarkerName;
 use crate::process::{anchor, subject};
 use crate::records::shutdowns::{LastWord, Word};
-use crate::records::{End, EndReason, instances, markers, runtime, shutdowns};
+use crate::records::{End, EndReason, events, instances, markers, runtime, shutdowns};
 use crate::store::{Inner, What};
 use crate::sys::{KernelLog, MemoryGroup, StartTime, StartTimeUnit};
 use crate::{Error, InstanceId, Result, stop_budget, sys};
@@ -63,10 +63,36 @@ fn explain_reason(
         Asked::GivenUp(end) => end,
         Asked::Not => how.clone(),
     };
-    match Left::read(connection, inner, id, &how)? {
-        Some(left) => Ok(left.explain(&how)),
-        None => Ok(how),
+    let end = match Left::read(connection, inner, id, &how)? {
+        Some(left) => left.explain(&how),
+        None => how,
+    };
+    with_sender(connection, id, end)
+}
+
+/// Names who sent the signal that ended it, where that was `incumbent signal`: the kernel tells a
+/// process that a default action ends of no sender.
+fn with_sender(connection: &Connection, id: InstanceId, end: End) -> Result<End> {
+    let Some(signal) = end.signal.filter(|it| *it != KILL && end.by.is_none()) else {
+        return Ok(end);
+    };
+    let is_by_signal =
+        matches!(end.reason, EndReason::Signalled | EndReason::Crashed | EndReason::Dead(_));
+    if !is_by_signal || end.exit_code.is_some() {
+        return Ok(end);
     }
+    let name = sys::signal_name(signal);
+    // `incumbent signal` does not send these, and every event would be looked at for nothing.
+    if ["SIGTERM", "SIGINT", "SIGQUIT"].contains(&name.as_str()) {
+        return Ok(end);
+    }
+    let Some(row) = Row::read(connection, id)? else { return Ok(end) };
+    for (pid, _) in row.processes {
+        if let Some(by) = events::sender_of(connection, id, pid, &name)? {
+            return Ok(End { by: Some(by), ..end });
+        }
+    }
+    Ok(end)
 }
 
 /// What a marker says of an end.
@@ -166,7 +192,9 @@ impl Left {
                 false
             }
             EndReason::Signalled if how.signal == Some(KILL) && how.by.is_none() => true,
-            EndReason::Dead(reason) => reason != DeadReason::LeaseExpired,
+            EndReason::Dead(DeadReason::LeaseExpired) => false,
+            // Where the kernel told how it ended, memory has killed only who got that signal.
+            EndReason::Dead(_) => how.exit_code.is_none() && how.signal.is_none_or(|it| it == KILL),
             _ => return Ok(None),
         };
         if !shutdowns::exists(connection)? {
@@ -272,8 +300,10 @@ impl Left {
         };
         let ago =
             word.ago.map_or_else(String::new, |ago| format!(" {} before", length(millis(ago))));
-        let never = format!("it never let go: {} came{ago}", sys::signal_name(*number));
-        let end = End { signal: Some(*number), by: sender.clone(), ..how.clone() };
+        let never = format!("it never released: {} came{ago}", sys::signal_name(*number));
+        // What the kernel said of it, where it said something.
+        let signal = how.signal.or(Some(*number));
+        let end = End { signal, by: sender.clone(), ..how.clone() };
         let end = with_detail(&end, EndReason::Signalled, &never);
         match unknown_because {
             Some(why) => with_detail(&end, EndReason::Signalled, why),

@@ -1,20 +1,33 @@
 //! Where a row ends, and what ends with it: markers, locks, waiters, reservations.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::environment::{Fault, planted};
 use crate::liveness::DeadReason;
 use crate::owner::autopsy;
+use crate::patience::with_budget;
 use crate::records::{
     End, EndReason, EventRecord, LockEnd, Record, instances, locks, markers, reservations, waiters,
 };
-use crate::store::{Deferred, OwnRow, Tx};
+use crate::store::{Deferred, Inner, OwnRow, Tx};
 use crate::{Error, InstanceId, Office, Reason, Result, sys};
 
 /// Ends a row, and everything that is for it or leans on it. The reason that was recorded; `None`
 /// when the row has ended already or is not the one of `nonce_hash`.
 fn end(
+    tx: &Tx<'_>,
+    id: InstanceId,
+    nonce_hash: Option<&str>,
+    end: &End,
+) -> Result<Option<EndReason>> {
+    let end = with_exit(tx, id, end)?;
+    end_as_told(tx, id, nonce_hash, &end)
+}
+
+/// The same, where nobody has seen its process end.
+fn end_as_told(
     tx: &Tx<'_>,
     id: InstanceId,
     nonce_hash: Option<&str>,
@@ -43,6 +56,37 @@ fn end(
         record_end(tx, id, office, ended.pid, end)?;
     }
     Ok(Some(end.reason))
+}
+
+/// The end of one that was found dead, with how its process ended, if somebody saw that.
+fn with_exit<'a>(tx: &Tx<'_>, id: InstanceId, end: &'a End) -> Result<Cow<'a, End>> {
+    if !matches!(end.reason, EndReason::Dead(_)) {
+        return Ok(Cow::Borrowed(end));
+    }
+    let seen = match tx.store().witnessed.end_of(id) {
+        Some(seen) => Some(seen),
+        None => instances::noted_exit(tx, id)?,
+    };
+    Ok(match seen {
+        Some(seen) => Cow::Owned(end.clone().told(seen)),
+        None => Cow::Borrowed(end),
+    })
+}
+
+/// Adds to earlier ends what the kernel told of them since: this process has waited for them, and
+/// wrote them down before it was known. In a transaction of its own, after the change that matters:
+/// nobody is refused by it, and what could not be written is tried again.
+pub(crate) fn note_seen_ends(inner: &Inner) {
+    const WITHIN: Duration = Duration::from_millis(50);
+    let known = inner.witnessed.known(inner.clock().wall_ms());
+    if known.is_empty() {
+        return;
+    }
+    let note = || inner.write(|tx| known.iter().try_for_each(|it| instances::note_exit(tx, it)));
+    match with_budget(WITHIN, note) {
+        Ok(()) => inner.witnessed.forget(&known),
+        Err(error) => tracing::debug!(%error, "how others ended is not on record yet"),
+    }
 }
 
 fn record_end(
@@ -99,7 +143,8 @@ pub(crate) fn end_other(tx: &Tx<'_>, id: InstanceId, how: &End) -> Result<Option
 }
 
 /// Ends the row of an owner that goes on under one of its own, which the caller inserts. Its locks
-/// are left to the caller: those that were not taken again follow ([`locks::follow`]).
+/// are left to the caller: those that were not taken again follow ([`locks::follow`]). Its process
+/// lives, so there is nothing to be explained, and no exit to be told.
 pub(crate) fn end_but_for_locks(
     tx: &Tx<'_>,
     id: InstanceId,
@@ -116,8 +161,8 @@ pub(crate) fn end_but_for_locks(
 }
 
 /// Ends the row of an owner that goes on under another one, which `insert` makes: everything that
-/// leans on the old row follows. Requests to the old one are over with it, as with every end. The
-/// new row.
+/// leans on the old row follows. Requests to the old one are over with it, as with every end.
+/// Nothing is explained, as in [`end_but_for_locks`]. The new row.
 pub(crate) fn hand_on(
     tx: &Tx<'_>,
     id: InstanceId,
@@ -169,7 +214,8 @@ pub(crate) fn sweep_without_office(
         }
     }
     for (id, reason) in dead {
-        end(tx, id, None, &End::new(EndReason::Dead(reason)))?;
+        // Nobody asks how one without an office ended, and there may be many.
+        end_as_told(tx, id, None, &End::new(EndReason::Dead(reason)))?;
         if until.has_passed() {
             break;
         }

@@ -1,5 +1,6 @@
 //! An owner that its control group has frozen (`docker pause`, `systemctl freeze`): it lives, and
-//! holds what it holds, but answers nobody, and sees what it was asked when it is thawed.
+//! holds what it holds, but answers nobody, and sees what it was asked when it is thawed. And a
+//! `run` whose command alone is stopped by a signal.
 //!
 //! Looked at where people ask, and not in the verdict: it decides nothing.
 
@@ -11,13 +12,21 @@ use crate::process::anchor;
 use crate::records::Record;
 use crate::store::Inner;
 use crate::sys;
-use crate::sys::{ListedLock, Pid, freezer};
+use crate::sys::{ListedLock, Pid, ProcessState, freezer};
 
-/// Adds to a judgement whether a living owner is frozen: the command of a `run`, else its process.
+/// Adds to a judgement whether a living owner is frozen: the command of a `run`, else its process;
+/// and whether its command is stopped.
 pub(crate) fn seen(inner: &Inner, record: &Record, judged: Judgement) -> Judgement {
     let is_alive = matches!(judged.ruling, Ruling::Alive(_));
     let frozen = is_alive && is_frozen(record, &judged, &inner.location.anchors);
-    Judgement { flags: Flags { frozen, ..judged.flags }, ..judged }
+    let command_stopped = is_alive && !judged.flags.stopped && is_command_stopped(record, &judged);
+    Judgement { flags: Flags { command_stopped, frozen, ..judged.flags }, ..judged }
+}
+
+fn is_command_stopped(record: &Record, judged: &Judgement) -> bool {
+    let seen = &judged.evidence;
+    let child = record.child_pid.filter(|_| seen.is_here() && seen.child == ChildState::Alive);
+    child.is_some_and(|pid| sys::process_facts(pid).state == ProcessState::Stopped)
 }
 
 fn is_frozen(record: &Record, judged: &Judgement, anchors: &Path) -> bool {

@@ -289,7 +289,7 @@ impl Holder {
     fn because(&self) -> &'static str {
         match &self.reason {
             _ if self.flags.release_pending => {
-                "its owner has released it, and could not write that down yet"
+                "its owner has released it, but could not record that yet"
             }
             Reason::CannotSignal if self.is_our_ancestor => {
                 "it is a parent of this process, so it is not signalled, and it did not act on the \
@@ -392,7 +392,7 @@ impl fmt::Display for Holder {
             write!(f, "; it has been {word}{}", length.unwrap_or_default())?;
         }
         if let Some(length) = self.unresponsive_for {
-            write!(f, "; it is unresponsive, without a sign of life for {} s", length.as_secs())?;
+            write!(f, "; it is unresponsive: no heartbeat for {} s", length.as_secs())?;
         }
         if self.others.is_empty() {
             return Ok(());

@@ -86,7 +86,8 @@ words! {
         PlannedStop = "planned_stop",
         /// Somebody else took its office over (marker `takeover`).
         TakenOver = "taken_over",
-        /// Its own supervisor sent the signal.
+        /// Its own supervisor sent the signal, or somebody at the terminal that it runs on in the
+        /// foreground pressed Ctrl-C.
         SupervisorStop = "supervisor_stop",
         /// Somebody sent a signal and announced nothing.
         Signalled = "signalled",

@@ -28,9 +28,9 @@ pub(crate) const VERBS: [&str; 5] =
 
 /// What to do where there is no such program.
 pub(crate) const HINT: &str = "begin `main` with `incumbent::helper::serve`, name a program with \
-                               `HelperProgram`, or install `incumbent` (`cargo install \
-                               incumbent`) beside this program, in PATH, or as the absolute path \
-                               in $INCUMBENT_PROGRAM";
+                               `HelperProgram`, or install `incumbent` (`cargo install incumbent`) \
+                               next to this program, in PATH, or as the absolute path in \
+                               $INCUMBENT_PROGRAM";
 
 /// A program that does the work of helper processes: it begins with
 /// [`helper::serve`](crate::helper::serve), as `incumbent` does. It should be of this library's
@@ -109,7 +109,7 @@ impl HelperProgram {
         program.map(Self::new).ok_or_else(|| {
             Error::invalid(
                 "this needs a helper process, and there is no program for it: this one does not \
-                 call `helper::serve`, and `incumbent` is neither beside this program nor in PATH",
+                 call `helper::serve`, and `incumbent` is neither next to this program nor in PATH",
             )
             .with_hint(HINT)
         })

@@ -12,6 +12,15 @@ use crate::{environment, sys};
 /// A longer name given through the environment is cut.
 const NAME_LENGTH_MAX: usize = 128;
 
+/// The parent in a party, if that very process still lives: what it started may have ended.
+pub(crate) fn living_parent(party: &str) -> Option<sys::Pid> {
+    let parent = party.split(' ').find_map(|word| word.strip_prefix("parent:"))?;
+    let mut words = parent.split('/');
+    let pid = words.next()?.parse().ok()?;
+    let start_time = sys::process_facts(pid).start_time?;
+    (words.next()? == start_time.value.to_string()).then_some(pid)
+}
+
 /// The party as one comparable text; `None` when nothing is known of it.
 pub(crate) fn of(
     parent: Option<sys::Pid>,

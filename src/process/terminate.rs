@@ -87,7 +87,7 @@ impl Terminated {
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) for this process, an ancestor of it, and pid 1;
 /// [`Permission`](ErrorKind::Permission) if the system does not let us signal it;
-/// [`Unsupported`](ErrorKind::Unsupported) where it cannot be told whether it lives (another pid
+/// [`Unsupported`](ErrorKind::Unsupported) where it is unknown whether it is alive (another pid
 /// namespace, a hidden process), and on Windows as above; [`Busy`](ErrorKind::Busy) when this
 /// process ran short of descriptors or memory. After an error nothing was signalled, unless it is
 /// `Permission` for the second signal.
@@ -224,7 +224,14 @@ mod tests {
         let process = ProcessRef::of(pid).unwrap();
         assert_eq!(process.start_time(), start_time(pid).unwrap().known());
         assert!(matches!(process.is_alive().unwrap().ruling, Ruling::Alive(_)));
-        assert!(matches!(command_line(pid).unwrap(), Fact::Known(words) if words.len() == 4));
+        // It may be between its start and its program for a moment: that is no answer yet.
+        let words = loop {
+            match command_line(pid).unwrap() {
+                Fact::Unknown => std::thread::sleep(Duration::from_millis(1)),
+                words => break words.known().unwrap(),
+            }
+        };
+        assert_eq!(words.len(), 4, "{words:?}");
 
         let ended = terminate(&process, Duration::ZERO, AfterBudget::Kill).unwrap();
         assert!(matches!(ended, Terminated::Ended | Terminated::Killed), "{ended:?}");

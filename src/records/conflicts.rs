@@ -1,11 +1,12 @@
 //! The tables `conflicts` and `lock_conflicts`: who wanted what another one held, counted, so that
 //! a loop of 50,000 refusals is one row with that count.
 
-use rusqlite::{Connection, named_params};
+use rusqlite::{Connection, OptionalExtension, named_params};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::clock::as_rfc3339;
+use crate::names::{IdentityHash, Scope};
 use crate::process::Subject;
 use crate::records::events::EventRecord;
 use crate::store::Tx;
@@ -185,27 +186,80 @@ pub(crate) fn count_lock_conflict(
     prune_conflicts(tx, name)
 }
 
-/// Who was refused by `holder`, the latest first.
+/// Asked for each office that is down: one search, however many were refused.
+const LAST_LOCK_WANTED: &str = "SELECT scope, identity_hash FROM lock_conflicts
+     WHERE holder_id = ?1 AND profile = ?2 ORDER BY last_at_ms DESC LIMIT 1";
+
+/// The lock that `profile` was refused last because of `holder`.
+pub(super) fn last_lock_wanted(
+    connection: &Connection,
+    profile: &ProfileName,
+    holder: InstanceId,
+) -> Result<Option<LockName>> {
+    if !connection.table_exists(None, "lock_conflicts")? {
+        return Ok(None);
+    }
+    let wanted: Option<(String, String)> = connection
+        .prepare_cached(LAST_LOCK_WANTED)?
+        .query_row((holder.as_i64(), profile.as_str()), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let name = |(scope, hash): (String, String)| {
+        let identity_hash = IdentityHash::from_hex(&hash).ok()?;
+        Some(LockName { scope: Scope::new(scope).ok()?, identity_hash })
+    };
+    Ok(wanted.and_then(name))
+}
+
+/// Who was refused something so long ago still wants it: a supervisor may try once a day.
+pub(crate) const CURRENT_FOR_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// Who was refused by `holder` since `since_ms` (Unix milliseconds), the latest first.
 pub(crate) fn lock_conflicts(
     connection: &Connection,
     name: &LockName,
     holder: InstanceId,
+    since_ms: i64,
 ) -> Result<Vec<Conflict>> {
     let conflicts = connection
         .prepare_cached(
             "SELECT profile, pid, first_at_ms, last_at_ms, count FROM lock_conflicts
-             WHERE scope = ?1 AND identity_hash = ?2 AND holder_id = ?3 ORDER BY last_at_ms DESC",
+             WHERE scope = ?1 AND identity_hash = ?2 AND holder_id = ?3
+               AND last_at_ms >= ?4 ORDER BY last_at_ms DESC",
         )?
-        .query_map((name.scope.as_str(), name.identity_hash.as_str(), holder.as_i64()), |row| {
-            let profile: String = row.get(0)?;
-            Ok(Conflict {
-                profile: Some(profile).filter(|profile| !profile.is_empty()),
-                pid: row.get(1).unwrap_or(None),
-                first_at_ms: row.get(2)?,
-                last_at_ms: row.get(3)?,
-                count: row.get::<_, i64>(4)?.unsigned_abs(),
-            })
-        })?
+        .query_map(
+            (name.scope.as_str(), name.identity_hash.as_str(), holder.as_i64(), since_ms),
+            |row| {
+                let profile: String = row.get(0)?;
+                Ok(Conflict {
+                    profile: Some(profile).filter(|profile| !profile.is_empty()),
+                    pid: row.get(1).unwrap_or(None),
+                    first_at_ms: row.get(2)?,
+                    last_at_ms: row.get(3)?,
+                    count: row.get::<_, i64>(4)?.unsigned_abs(),
+                })
+            },
+        )?
         .collect::<rusqlite::Result<_>>()?;
     Ok(conflicts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn the_last_lock_wanted_is_found_without_a_scan() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("state.db")).unwrap();
+        let plan = store.inner.read(|connection| {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {LAST_LOCK_WANTED}"))?;
+            let steps = plan.query_map((1, "work"), |row| row.get::<_, String>("detail"))?;
+            Ok(steps.collect::<rusqlite::Result<Vec<_>>>()?)
+        });
+        let plan = plan.unwrap();
+        let [search] = plan.as_slice() else { panic!("it sorts: {plan:?}") };
+        let index = "SEARCH lock_conflicts USING COVERING INDEX lock_conflicts_of_holder";
+        assert!(search.starts_with(index), "{plan:?}");
+    }
 }

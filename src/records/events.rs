@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::clock::as_rfc3339;
 use crate::store::Tx;
-use crate::{InstanceId, Office, ProfileName, Result, sys};
+use crate::{InstanceId, Kind, Office, ProfileName, Result, sys};
 
 /// Events read at once.
 pub(crate) const BATCH: usize = 500;
@@ -43,6 +43,45 @@ pub struct Event {
 }
 
 impl Event {
+    /// The names of all events, in the order of the alphabet. Later versions may have others.
+    pub const NAMES: [&'static str; 35] = [
+        "desired_changed",
+        "directory_closed",
+        "doctor_fixed",
+        EVENTS_LOST,
+        "legacy_home_bound",
+        "legacy_home_forgotten",
+        "legacy_imported",
+        "lock_acquired",
+        "lock_awaited",
+        "lock_ended",
+        "lock_refused",
+        "machine_slept",
+        "marker_cleared",
+        "marker_consumed",
+        "marker_ended",
+        "marker_replaced",
+        "marker_written",
+        "office_awaited",
+        "office_claimed",
+        "office_ended",
+        "office_refused",
+        "orphans_evicted",
+        "panicked",
+        "platform_changed",
+        "platform_removed",
+        "profile_bound",
+        "served_by_changed",
+        "serves_changed",
+        "signal_received",
+        "signal_sent",
+        "status_changed",
+        "store_migrated",
+        "store_overwritten",
+        "store_recovered",
+        "takeover_begun",
+    ];
+
     /// Stands for `count` events up to `id` that were deleted unread; it may not be known how many.
     pub(crate) fn lost(id: i64, at_ms: i64, count: Option<i64>) -> Self {
         Self {
@@ -82,16 +121,49 @@ pub(crate) fn newest_detail(connection: &Connection, event: &str) -> Result<Opti
     Ok(detail.flatten().and_then(|detail| serde_json::from_str(&detail).ok()))
 }
 
-/// The newest `count_max` events, of one profile or of all, oldest first.
-pub(crate) fn newest(
+/// Who sent this signal to this process of an incarnation last, by `incumbent signal`.
+pub(crate) fn sender_of(
     connection: &Connection,
-    profile: Option<&ProfileName>,
-    count_max: usize,
-) -> Result<Vec<Event>> {
+    instance: InstanceId,
+    pid: sys::Pid,
+    signal: &str,
+) -> Result<Option<String>> {
+    const SQL: &str = "SELECT detail FROM events
+        WHERE event = 'signal_sent' AND instance_id = ?1 AND pid = ?2 ORDER BY id DESC LIMIT 20";
+    let details: Vec<Option<String>> = connection
+        .prepare_cached(SQL)?
+        // A damaged value spoils its own cell.
+        .query_map((instance.0, pid), |row| Ok(row.get(0).unwrap_or(None)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut details =
+        details.iter().flatten().filter_map(|it| serde_json::from_str::<Value>(it).ok());
+    let of_it = details.find(|detail| detail["signal"] == signal);
+    Ok(of_it.and_then(|detail| detail["by"].as_str().map(str::to_owned)))
+}
+
+/// Which events are asked for; `None`, and no name, is all of them.
+#[derive(Debug, Default)]
+pub(crate) struct EventSelection<'a> {
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) kind: Option<&'a Kind>,
+    pub(crate) names: &'a [String],
+    pub(crate) since_ms: Option<i64>,
+    pub(crate) count_max: Option<usize>,
+}
+
+/// The newest of the events that are asked for, oldest first.
+pub(crate) fn newest(connection: &Connection, which: &EventSelection<'_>) -> Result<Vec<Event>> {
     const SQL: &str = "SELECT * FROM (SELECT * FROM events
-            WHERE (?1 IS NULL OR profile = ?1) ORDER BY id DESC LIMIT ?2) ORDER BY id";
-    let profile = profile.map(ProfileName::as_str);
-    select(connection, SQL, (profile, i64::try_from(count_max).unwrap_or(i64::MAX)))
+            WHERE (?1 IS NULL OR profile = ?1)
+              AND (?5 IS NULL OR kind = ?5)
+              AND (?2 IS NULL OR event IN (SELECT value FROM json_each(?2)))
+              AND (?3 IS NULL OR at_ms >= ?3)
+            ORDER BY id DESC LIMIT ?4) ORDER BY id";
+    let profile = which.profile.map(ProfileName::as_str);
+    let names = (!which.names.is_empty()).then(|| json!(which.names).to_string());
+    let count_max = which.count_max.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
+    let kind = which.kind.map(Kind::as_str);
+    select(connection, SQL, (profile, names, which.since_ms, count_max, kind))
 }
 
 /// The first [`BATCH`] events after that of `id`, oldest first.
@@ -151,6 +223,7 @@ impl Tx<'_> {
         const SQL: &str =
             "INSERT INTO events (at_ms, event, profile, kind, instance_id, pid, detail)
              VALUES (:at_ms, :event, :profile, :kind, :instance_id, :pid, :detail)";
+        debug_assert!(Event::NAMES.contains(&event.event), "nobody can ask for {}", event.event);
         self.prepare_cached(SQL)?.execute(named_params! {
             ":at_ms": self.now_ms(),
             ":event": event.event,

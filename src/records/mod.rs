@@ -6,6 +6,7 @@
 //! repairs of its own.
 
 pub(crate) mod conflicts;
+pub(crate) mod counters;
 pub(crate) mod events;
 pub(crate) mod identities;
 pub(crate) mod instances;

@@ -157,9 +157,9 @@ pub(crate) fn check_homes_of_both(
         .with_hints(
             "stop that one first, or take its place from another home (`Replace::across_homes`)",
             format!(
-                "stop that one first (`incumbent --profile {} stop`), or take its place from \
-                 another home (`--cross-home`)",
-                other.profile
+                "stop that one first (`incumbent --kind {} --profile {} stop`), or take its place \
+                 from another home (`--cross-home`)",
+                other.kind, other.profile
             ),
         )),
         Some(_) | None => Ok(()),

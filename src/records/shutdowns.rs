@@ -12,6 +12,9 @@ use crate::records::events::EventRecord;
 use crate::store::{Deferred, Inner, Tx, What};
 use crate::{Error, ErrorKind, InstanceId, Office, Result, patience, sys};
 
+/// How a sender is called that is no process: Ctrl-C in the foreground, see [`last_word`].
+pub(crate) const BY_A_KEY: &str = "a key at the terminal";
+
 /// Rows kept of each instance: who signals it in a loop shall not push out what others said.
 const KEPT_OF_INSTANCE: i64 = 20;
 
@@ -166,14 +169,14 @@ pub(crate) fn last_word(
     what: What,
 ) -> Result<Option<Word>> {
     const SQL: &str = "SELECT id, at_boot_ms, boot_id, pid, signal, sender,
-             sender_pid IS NOT NULL, message, place
+             sender_pid IS NOT NULL OR ifnull(instr(sender, ?3) = 1, 0), message, place
          FROM shutdowns
          WHERE instance_id = ?1 AND what = ?2 AND may_be_reload = 0 AND survived_at_ms IS NULL
            AND (signal IS NOT NULL OR message IS NOT NULL)
          ORDER BY id DESC LIMIT 1";
     let word = connection
         .prepare_cached(SQL)?
-        .query_row((id.as_i64(), what.as_str()), |row| {
+        .query_row((id.as_i64(), what.as_str(), BY_A_KEY), |row| {
             let said = match what {
                 What::Panic => LastWord::Panic {
                     message: row.get::<_, Option<String>>(7)?.unwrap_or_default(),

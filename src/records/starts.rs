@@ -1,12 +1,14 @@
 //! The table `starts`: claims of an office, granted and refused. It is a bounded log, and storms
 //! are counted from it.
 
-use rusqlite::{OptionalExtension, named_params};
+use rusqlite::{Connection, OptionalExtension, named_params};
+use serde::Serialize;
 
-use crate::process::{Observer, Subject};
-use crate::records::{conflicts, instances};
+use crate::clock::as_rfc3339;
+use crate::process::{Observer, Subject, subject};
+use crate::records::{Record, conflicts, instances};
 use crate::store::Tx;
-use crate::{InstanceId, Office, Result};
+use crate::{InstanceId, LockName, Office, Reason, Result, sys};
 
 /// Starts kept per office.
 const STARTS_KEPT: i64 = 200;
@@ -81,6 +83,65 @@ pub(crate) fn record_start(
         })?;
     }
     Ok(())
+}
+
+/// A start that was refused by somebody who still lives. In JSON an object with
+/// these fields, the time as `at` (RFC 3339, UTC, milliseconds); later versions may add others.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RefusedStart {
+    /// When: Unix milliseconds, wall time.
+    #[serde(rename = "at", serialize_with = "as_rfc3339")]
+    pub at_ms: i64,
+    /// The process that wanted to start, in its own pid namespace.
+    pub pid: Option<sys::Pid>,
+    /// Why the holder counts as holding it.
+    pub reason: Reason,
+    /// The lock that was missing; `None` where the office itself was held.
+    pub lock: Option<LockName>,
+    /// The office of whoever held it; `None` for a process without one.
+    pub holder: Option<Office>,
+    /// The recorded pid of that one, in its own pid namespace.
+    pub holder_pid: Option<sys::Pid>,
+}
+
+/// The newest start of an office, if it was refused, and whoever stood in the way is on record as
+/// live: that one, who may be dead by now.
+pub(crate) fn last_refused(
+    connection: &Connection,
+    office: &Office,
+) -> Result<Option<(Record, RefusedStart)>> {
+    const SQL: &str = "SELECT iif(outcome = 'refused', holder_id, NULL), at_ms, pid, reason
+         FROM starts WHERE profile = ?1 AND kind = ?2 ORDER BY id DESC LIMIT 1";
+    let newest = connection
+        .prepare_cached(SQL)?
+        .query_row((office.profile.as_str(), office.kind.as_str()), |row| {
+            let holder: Option<i64> = row.get(0)?;
+            // A value that no program of ours writes reads as absent.
+            let pid = row.get::<_, Option<i64>>(2).unwrap_or(None);
+            let reason = row.get::<_, Option<String>>(3).unwrap_or(None);
+            let refused = RefusedStart {
+                at_ms: row.get(1)?,
+                pid: pid.and_then(subject::valid_pid),
+                reason: Reason::from(reason.unwrap_or_default()),
+                lock: None,
+                holder: None,
+                holder_pid: None,
+            };
+            Ok(holder.map(|holder| (InstanceId(holder), refused)))
+        })
+        .optional()?
+        .flatten();
+    let Some((holder, mut refused)) = newest else { return Ok(None) };
+    let record = instances::by_id(connection, holder)?.filter(Record::is_live);
+    let Some(record) = record else { return Ok(None) };
+    refused.holder = record.office();
+    refused.holder_pid = record.pid;
+    // One process may hold the office and the lock: what was refused by another office was a lock.
+    if refused.holder.as_ref() != Some(office) {
+        refused.lock = conflicts::last_lock_wanted(connection, &office.profile, holder)?;
+    }
+    Ok(Some((record, refused)))
 }
 
 /// Whether the last incarnation of an office ended in a way that nobody asked for.

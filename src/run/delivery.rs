@@ -42,7 +42,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Of a process that has a life of its own beside the run.
+    /// Of a process that also does other work beside the run.
     pub(super) fn of_part(forward: Forward) -> Self {
         Self { forward, witness: None, unit: None, asked: None }
     }

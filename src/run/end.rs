@@ -90,10 +90,7 @@ impl Supervised<'_> {
         let Some(words) = words else { return };
         let row = &self.tenure.footing;
         let noted = with_budget(LOOK_BUDGET, || {
-            row.inner.write(|tx| {
-                let word = format!("stderr: {words}");
-                instances::add_last_word(tx, row.instance, &row.nonce_hash, &word)
-            })
+            row.inner.write(|tx| instances::add_stderr(tx, row.instance, &row.nonce_hash, words))
         });
         if let Err(error) = noted {
             tracing::debug!(%error, "what the command wrote last is not on record");

@@ -14,7 +14,7 @@ use crate::keeper::exec::keep_this_process;
 use crate::patience::with_budget;
 use crate::process::older::hold;
 use crate::run::inbox::{Inbox, Signalled};
-use crate::run::plan::{Finished, Run};
+use crate::run::plan::{Finished, Form, Run};
 use crate::run::start;
 use crate::run::supervised::LOOK_BUDGET;
 use crate::sys::{ExecFailure, RequestsToEnd, Shortage, become_program, supervise};
@@ -41,15 +41,22 @@ impl Run {
             ))
     }
 
+    /// What asks this process to end from now on: noted by the handler itself, because the thread
+    /// that hears signals may have no turn until this process is the command.
+    pub(super) fn note_requests(&self) -> Result<Option<RequestsToEnd>> {
+        let noted = (self.form == Form::Command).then(RequestsToEnd::note).transpose();
+        noted.map_err(|error| cannot("catch signals", &error))
+    }
+
     /// Becomes the command. Returns only what kept it from that: then the office is let go.
     pub(super) fn become_command(
         &self,
         store: &Store,
         tenure: Tenure,
         inbox: &Inbox,
+        requests: &RequestsToEnd,
     ) -> Result<Finished> {
         Self::check_is_not_first()?;
-        let requests = RequestsToEnd::note().map_err(|error| cannot("catch signals", &error))?;
         let secrets: Vec<_> = self.claim.locks.iter().map(|lock| &lock.identity).collect();
         let words = hold::shown_words(&self.command, &secrets);
         let [program, arguments @ ..] = self.command.as_slice() else {
@@ -65,7 +72,7 @@ impl Run {
         }
         let mut command = Command::new(program);
         command.args(arguments).envs(start::environment(&tenure, store));
-        let error = become_program(command, &requests);
+        let error = become_program(command, requests);
         if error.kind() == io::ErrorKind::Interrupted && requests.have_come() {
             return match heard_by_now(inbox) {
                 Some(signalled) => Ok(self.end_asked(tenure, &signalled)),

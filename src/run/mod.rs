@@ -49,7 +49,7 @@ use crate::process::older::hold;
 use crate::run::beside::Beside;
 use crate::run::claim::Claimed;
 use crate::run::inbox::{Inbox, Signalled};
-use crate::run::plan::{Extent, Form};
+use crate::run::plan::Extent;
 use crate::run::start::NotStarted;
 use crate::run::supervised::{LOOK_BUDGET, Supervised};
 use crate::store::watcher::Watcher;
@@ -93,6 +93,7 @@ impl Run {
             sys::take_over_process();
         }
         let inbox = Inbox::open(self.extent)?;
+        let requests = self.note_requests()?;
         let store = self.store.open()?;
         let profile = self.profile(&store)?;
         if self.is_to_stay_stopped(&profile)? {
@@ -119,8 +120,8 @@ impl Run {
             return Ok(self.stays_stopped());
         }
         self.tell_whose_place_we_took(&tenure);
-        if self.form == Form::Command {
-            return self.become_command(&store, tenure, &inbox);
+        if let Some(requests) = &requests {
+            return self.become_command(&store, tenure, &inbox, requests);
         }
         // Everything that can fail comes before the command: once it runs, the office must not be
         // released under it.

@@ -5,6 +5,7 @@
 //! took by verbs are not among them: `lock verify` tells the command.
 
 use crate::records::CommandLock;
+use crate::records::instances::Came;
 use crate::run::notice::Notice;
 use crate::run::start::Child;
 use crate::run::supervised::{Life, Supervised, command_lock_is_held};
@@ -52,7 +53,7 @@ impl Supervised<'_> {
                     if command.lock == CommandLock::Held && !is_held {
                         command.lock = CommandLock::Lost;
                     }
-                    if !tenure.set_child(command)? {
+                    if !tenure.set_child(command, Came::otherwise(&store.inner, command.pid))? {
                         return Err(Error::internal("the office was lost again"));
                     }
                 }

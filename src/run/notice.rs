@@ -97,7 +97,7 @@ impl fmt::Display for Notice<'_> {
             }
             Self::Storm { starts, wait } => write!(
                 f,
-                "{starts} starts in a row failed: waiting {} before the next",
+                "{starts} failed starts in a row: waiting {} before the next",
                 length(millis(*wait))
             ),
             Self::TookOver { office, from } => {
@@ -109,7 +109,7 @@ impl fmt::Display for Notice<'_> {
             }
             Self::LeftOver { office, process } => write!(
                 f,
-                "{office}: pid {} ({}), which that one had started, still runs",
+                "{office}: pid {} ({}), which the old holder started, still runs",
                 process.pid,
                 process.command.as_deref().unwrap_or("its command cannot be read")
             ),
@@ -120,11 +120,11 @@ impl fmt::Display for Notice<'_> {
                 evicted.reason.in_words()
             ),
             Self::EndedRemains { what, pid } => {
-                write!(f, "{what}: ended pid {pid}, which that one had left behind")
+                write!(f, "{what}: ended pid {pid}, which the old holder had left behind")
             }
             Self::LeftAlone { what, pid } => write!(
                 f,
-                "{what}: pid {pid} left the session of that one's command, and is left alone"
+                "{what}: pid {pid} left the session of the old holder's command, and is left alone"
             ),
             Self::ShortUnit { warning } => f.write_str(warning),
             Self::Signalled { office, snapshot } => write!(f, "{office}: {snapshot}"),
@@ -221,8 +221,8 @@ impl Notice<'_> {
             ),
             Self::InOwnRun { office, pid } => write!(
                 f,
-                "{office}: this process is inside of the run that holds it (pid {pid}), and ends \
-                 with that"
+                "{office}: this process is inside the run that holds it (pid {pid}), and ends with \
+                 it"
             ),
             _ => Ok(()),
         }

@@ -110,7 +110,7 @@ impl Supervised<'_> {
             promised = said.cadence.or(promised);
         }
         if !update.is_empty() {
-            self.tenure.update_status(&update)?;
+            self.tenure.update_status_of_command(&update)?;
         }
         Ok(promised)
     }

@@ -17,6 +17,7 @@ use crate::patience::with_budget;
 use crate::process::exit_code::Supervisor;
 use crate::records::{End, instances};
 use crate::run::plan::{Extent, Run};
+use crate::status::summary::summary;
 use crate::store::Inner;
 use crate::sys::{Pid, aside, supervise};
 use crate::{InstanceId, Office, Reason, Tenure, environment, path_text, sys};
@@ -121,6 +122,7 @@ impl Account {
         let (reason, by) = recorded.unwrap_or_else(|| {
             (Reason::from(self.how.reason).as_str().to_owned(), self.how.by.clone())
         });
+        let summary = summary(&Reason::from(reason.clone()), self.how.exit_code, self.how.signal);
         let mut document = json!({
             "format": 1,
             "profile": self.office.profile.as_str(),
@@ -133,6 +135,7 @@ impl Account {
             "exit_code": self.how.exit_code,
             "signal": self.how.signal,
             "detail": self.how.detail,
+            "summary": summary,
             "stderr": self.stderr,
             "restarting": self.next == Next::Restart,
         });

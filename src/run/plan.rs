@@ -220,8 +220,8 @@ impl Run {
     ///
     /// # JSON
     /// An object with `profile`, `kind`, `instance`, `pid` (of the run), `ended_at`, `end_reason`,
-    /// `ended_by`, `exit_code`, `signal`, `detail`, `stderr`, `restarting` and `db`; null for what
-    /// is not known. Later versions may add others.
+    /// `ended_by`, `exit_code`, `signal`, `detail`, `summary` (the end in a few words), `stderr`,
+    /// `restarting` and `db`; null for what is not known. Later versions may add others.
     pub fn on_end(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.on_end = Some(command.into_iter().map(Into::into).collect());
         self
@@ -363,7 +363,7 @@ impl Run {
         }
         Self::check_is_not_first()?;
         let what = if self.extent == Extent::Part {
-            "a process that has a life of its own"
+            "a process that also does other work"
         } else if self.follows || self.leaves.is_any() {
             "a run that looks after what its command leaves behind"
         } else if self.claim.legacy_home.is_some() {
@@ -371,11 +371,11 @@ impl Run {
         } else if self.kept_stderr.is_some() || self.on_end.is_some() {
             "a run that keeps or tells what came of its command"
         } else if self.restart_unresponsive.is_some() || self.pid_file.is_some() {
-            "a run that stays beside its command"
+            "a run that keeps watching its command"
         } else {
             return Ok(());
         };
-        Err(Error::invalid(format!("{what} does not become its command"))
+        Err(Error::invalid(format!("{what} cannot become its command"))
             .with_hint("run the command as a child"))
     }
 
@@ -399,7 +399,7 @@ impl Run {
                 .with_hint("have the command stay in the foreground"));
         }
         if self.extent == Extent::Part {
-            let why = "a run can follow its command only where it is all that its process does";
+            let why = "a run can follow its command only in a process that does nothing else";
             return Err(Error::invalid(why).with_hint("say so by `Run::as_whole_process`"));
         }
         Ok(())

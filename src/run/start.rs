@@ -6,6 +6,7 @@ use crate::owner::family::Kin;
 use crate::process::command_lock::LockFile;
 use crate::process::helper;
 use crate::process::helper::HelperProgram;
+use crate::records::instances::Came;
 use crate::records::{Command, CommandLock, End, EndReason, Identities};
 use crate::run::beside::Beside;
 use crate::run::inbox::{Inbox, Signalled};
@@ -115,7 +116,7 @@ pub(super) fn start(
     });
     // The office is ours, and whoever else asks for it may keep the store busy for longer than one
     // wait: if we gave it back, nobody would start.
-    let mut recorded = tenure.set_child(&child.0);
+    let mut recorded = tenure.set_child(&child.0, Came::Started);
     for _ in 1..TRIES_TO_RECORD {
         let is_busy = recorded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy);
         let Some(inbox) = inbox.filter(|_| is_busy) else { break };
@@ -123,7 +124,7 @@ pub(super) fn start(
             held.end();
             return Err(NotStarted::Signalled(signalled));
         }
-        recorded = tenure.set_child(&child.0);
+        recorded = tenure.set_child(&child.0, Came::Started);
     }
     match recorded {
         Ok(true) => {}

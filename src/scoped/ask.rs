@@ -7,9 +7,11 @@ use serde_json::Value;
 use crate::clock::{as_millis, as_rfc3339};
 use crate::liveness::{Flags, Judgement, Ruling};
 use crate::names::slot::Slot;
-use crate::owner::{LiveCommandLine, held_lock, judge_record, judgement, look};
+use crate::owner::waiter::{Waiter, waiting};
+use crate::owner::{LiveCommandLine, held_lock, judge_record, look};
 use crate::process::command_line;
 use crate::records::conflicts::Conflict;
+use crate::records::waiters::WaiterRow;
 use crate::records::{LockRow, Record, conflicts, instances, locks, waiters};
 use crate::scoped::request::LockRequest;
 use crate::scoped::slots;
@@ -60,25 +62,9 @@ pub struct LockReport {
     /// The holder's redacted command line.
     pub command: Option<String>,
     /// Who waits for it, the longest first.
-    pub waiters: Vec<LockWaiter>,
+    pub waiters: Vec<Waiter>,
     /// Who was refused by this holder, the latest first.
     pub conflicts: Vec<Conflict>,
-}
-
-/// A process that waits for a lock. In JSON an object with these fields, the time as `since`; later
-/// versions may add others.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct LockWaiter {
-    /// Its profile, if it has one.
-    pub profile: Option<ProfileName>,
-    /// Its pid, in its own namespace.
-    pub pid: Option<sys::Pid>,
-    /// Its own row.
-    pub instance: InstanceId,
-    /// Since when: Unix milliseconds, wall time.
-    #[serde(rename = "since", serialize_with = "as_rfc3339")]
-    pub since_ms: i64,
 }
 
 impl LockReport {
@@ -98,7 +84,7 @@ impl LockReport {
             lease_remaining: held_lock::remaining(inner, &row),
             metadata: row.metadata,
             command: (!record.argv.is_empty()).then(|| command_line::display(&record.argv)),
-            waiters,
+            waiters: waiting(inner, waiters),
             conflicts,
             slot: row.slot,
             name: row.name,
@@ -116,41 +102,22 @@ impl LockReport {
 struct Entry {
     row: LockRow,
     record: Record,
-    waiters: Vec<LockWaiter>,
+    waiters: Vec<WaiterRow>,
     conflicts: Vec<Conflict>,
 }
 
 fn entries(inner: &Inner, connection: &Connection, rows: Vec<LockRow>) -> Result<Vec<Entry>> {
+    let since_ms = inner.clock().wall_ms().saturating_sub(conflicts::CURRENT_FOR_MS);
     let mut entries = Vec::new();
     for row in rows {
         // A row that ended, ended by an older version that knows nothing of locks, holds none.
         let record = instances::by_id(connection, row.instance)?;
         let Some(record) = record.filter(Record::is_live) else { continue };
-        let waiters = waiters::of_lock(connection, &row.name)?
-            .into_iter()
-            .filter_map(|(id, since_ms)| waiter(inner, connection, id, since_ms).transpose())
-            .collect::<Result<_>>()?;
-        let conflicts = conflicts::lock_conflicts(connection, &row.name, row.instance)?;
+        let waiters = waiters::of_lock(connection, &row.name)?;
+        let conflicts = conflicts::lock_conflicts(connection, &row.name, row.instance, since_ms)?;
         entries.push(Entry { row, record, waiters, conflicts });
     }
     Ok(entries)
-}
-
-/// A waiter that is not dead: the row of one that was killed stays until the next grant.
-fn waiter(
-    inner: &Inner,
-    connection: &Connection,
-    id: InstanceId,
-    since_ms: i64,
-) -> Result<Option<LockWaiter>> {
-    let Some(record) = instances::by_id(connection, id)? else { return Ok(None) };
-    let judged = judgement(inner, &record);
-    Ok(match judged.ruling {
-        Ruling::Dead(_) => None,
-        Ruling::Alive(_) | Ruling::Unknown(_) => {
-            Some(LockWaiter { profile: record.profile, pid: record.pid, instance: id, since_ms })
-        }
-    })
 }
 
 /// Whether any of these locks is not to be had, because of holders that are not known to be dead.

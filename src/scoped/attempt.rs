@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::claim::wait::{Attempt, Turn, WaitOptions, until_granted};
-use crate::claim::{ATTEMPTS, Attachment, Claimant, Count, Lookups, OwnedRow, changes_too_fast};
+use crate::claim::{ATTEMPTS, Attachment, Claimant, Lookups, OwnedRow, changes_too_fast};
 use crate::patience::Stopped;
 use crate::records::{Origin, instances, reservations};
 use crate::scoped::acquire::{Acquired, GrantedLock, LockSource, LockSources, acquire_once};
@@ -64,6 +64,8 @@ pub(crate) fn acquire_for_myself(
         wait: options.wait,
         cancel: &options.cancel,
         for_whom: None,
+        office: None,
+        subject: store.inner.myself(),
         profile: from.map(|from| &from.office.profile),
         origin: Origin::Library,
         version: None,
@@ -72,8 +74,7 @@ pub(crate) fn acquire_for_myself(
         stopped: options.stopped,
     };
     let answer = until_granted(store, &wait_options, |turn| {
-        let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
-        attempt(store, from, requests, options.stopped, turn, count)
+        attempt(store, from, requests, options.stopped, turn)
     })?;
     Ok(match answer {
         Ok(locks) => Acquire::Granted(locks),
@@ -88,7 +89,6 @@ pub(crate) fn attempt(
     requests: &[LockRequest],
     stopped: Stopped,
     turn: &Turn,
-    count: Count,
 ) -> Result<Attempt<Vec<ScopedLock>>> {
     let inner = &store.inner;
     let claimant = Claimant { origin: Origin::Library, subject: inner.myself() };
@@ -107,7 +107,7 @@ pub(crate) fn attempt(
             stopped,
             waiter: turn.waiter,
         };
-        let acquired = count.if_writable(|count| {
+        let acquired = turn.count.if_writable(|count| {
             inner.write(|tx| {
                 let sources = own_rows(tx, &held, from)?;
                 let acquired =

@@ -149,7 +149,7 @@ impl Store {
         let Some(row) = held.rows().find(|row| row.instance == instance).cloned() else {
             return Err(Error::new(
                 ErrorKind::NotOwner,
-                format!("instance {instance} is not one that this process holds"),
+                format!("this process does not hold instance {instance}"),
             )
             .with_hint("pass the instance of a tenure or lock of this process"));
         };

@@ -160,10 +160,10 @@ impl LockRequest {
     pub fn ttl(mut self, ttl: Duration) -> Result<Self> {
         let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         if !(1..=TTL_MAX_MS).contains(&ttl_ms) {
-            return Err(Error::invalid(format!("a time to live of {} s", ttl.as_secs_f64()))
-                .with_hint(
-                    "a lease lasts 1 ms to 30 days; without one it lasts as long as its owner",
-                ));
+            let what = format!("a time to live of {} s is out of range", ttl.as_secs_f64());
+            return Err(Error::invalid(what).with_hint(
+                "a lease lasts 1 ms to 30 days; without one it lasts as long as its owner",
+            ));
         }
         self.ttl_ms = Some(ttl_ms);
         Ok(self)

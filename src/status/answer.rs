@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::liveness::{Lease, Ruling};
 use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line};
 use crate::records::profiles::profiles;
-use crate::records::{instances, runtime};
+use crate::records::{Record, counters, instances, runtime, starts, waiters};
 use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
 use crate::status::report::{LastEnd, Report};
 use crate::status::{ended, recorded};
@@ -25,23 +25,28 @@ fn known_again(
 ) -> Result<Option<OfficeSnapshot>> {
     let is_on_record = owner::live(connection, office)?.is_some()
         || (runtime::exists(connection)? && !runtime::servers(connection, office)?.is_empty());
-    is_on_record.then(|| recorded::known(inner, connection, office)).transpose()
+    is_on_record.then(|| known(inner, connection, office)).transpose()
+}
+
+fn known(inner: &Inner, connection: &Connection, office: &Office) -> Result<OfficeSnapshot> {
+    recorded::known(inner, connection, office, &waiters::all(connection)?)
 }
 
 /// Answers "is it up?". Reads only, and never waits for a writer.
 pub(crate) fn report(inner: &Inner, office: &Office) -> Result<Report> {
-    let known = ended::read(inner, |connection| recorded::known(inner, connection, office))?;
+    let known = ended::read(inner, |connection| known(inner, connection, office))?;
     inner.with_clear_sight(|| resolve(&mut HolderLooks::new(inner), office, known))
 }
 
 /// What is true of every office that the store knows: those that were ever claimed, those that are
-/// served, and that of kind `gateway` of every other profile. In the order of their names.
+/// served, and that of kind `gateway` of every other profile; and those that were never claimed,
+/// for as long as whoever wants one is kept out. In the order of their names.
 pub(crate) fn report_all(
     inner: &Inner,
     profile: Option<&ProfileName>,
     kind: Option<&Kind>,
 ) -> Result<Vec<Report>> {
-    let known = ended::read(inner, |connection| {
+    let (known, never_claimed) = ended::read(inner, |connection| {
         let mut offices: BTreeSet<Office> = instances::offices(connection)?.into_iter().collect();
         if runtime::exists(connection)? {
             offices.extend(runtime::served(connection)?);
@@ -50,17 +55,66 @@ pub(crate) fn report_all(
             offices.iter().map(|office| office.profile.clone()).collect();
         let unclaimed = profiles(connection)?.into_iter().filter(|name| !named.contains(name));
         offices.extend(unclaimed.map(|profile| Office { profile, kind: Kind::default() }));
+        let waiters = waiters::all(connection)?;
+        let wanted = waiters.iter().filter_map(|row| row.office.clone());
+        let refused = counters::all(connection)?.unwrap_or_default().into_iter();
+        let refused = refused.filter_map(|(office, it)| (it.refusals > 0).then_some(office));
+        let never_claimed: BTreeSet<Office> =
+            wanted.chain(refused).filter(|office| !offices.contains(office)).collect();
+        offices.extend(never_claimed.iter().cloned());
         offices.retain(|office| {
             profile.is_none_or(|name| *name == office.profile)
                 && kind.is_none_or(|kind| *kind == office.kind)
         });
-        let look_up =
-            |office: Office| Ok((office.clone(), recorded::known(inner, connection, &office)?));
-        offices.into_iter().map(look_up).collect::<Result<Vec<_>>>()
+        let look_up = |office: Office| {
+            Ok((office.clone(), recorded::known(inner, connection, &office, &waiters)?))
+        };
+        let known = offices.into_iter().map(look_up).collect::<Result<Vec<_>>>()?;
+        Ok((known, never_claimed))
     })?;
     let mut looks = HolderLooks::new(inner);
     let resolve = |(office, known)| resolve(&mut looks, &office, known);
-    inner.with_clear_sight(|| known.into_iter().map(resolve).collect())
+    let mut reports: Vec<Report> =
+        inner.with_clear_sight(|| known.into_iter().map(resolve).collect())?;
+    reports.retain(|report| {
+        let is_kept_out = report.refused.is_some() || !report.waiters.is_empty();
+        is_kept_out || !never_claimed.contains(&report.office)
+    });
+    Ok(reports)
+}
+
+/// What is true of the offices that are on record for the process that has `pid` in our pid
+/// namespace, as its own or by the `run` whose command it is; of one that has none, those of the
+/// nearest process above it that has some. A person sees the gateway in `top`, and not the shell
+/// that started it.
+pub(crate) fn report_of_process(inner: &Inner, pid: sys::Pid) -> Result<Vec<Report>> {
+    /// More than any start script has below it.
+    const ABOVE_MAX: usize = 16;
+    let above = std::iter::successors(Some(pid), |pid| sys::process_facts(*pid).parent);
+    for pid in above.take_while(|pid| *pid > 1).take(ABOVE_MAX) {
+        let reports = recorded_for_process(inner, pid)?;
+        if !reports.is_empty() {
+            return Ok(reports);
+        }
+    }
+    // The first process of a container, itself.
+    if pid == 1 { recorded_for_process(inner, pid) } else { Ok(Vec::new()) }
+}
+
+fn recorded_for_process(inner: &Inner, pid: sys::Pid) -> Result<Vec<Report>> {
+    let start_time = sys::process_facts(pid).start_time;
+    let rows = ended::read(inner, |connection| {
+        instances::live_of_process(connection, pid, start_time, inner.observer())
+    })?;
+    let mut reports = Vec::new();
+    for office in rows.iter().filter_map(Record::office) {
+        let report = report(inner, &office)?;
+        // Somebody else may have it by now.
+        if [report.pid, report.child_pid].contains(&Some(pid)) {
+            reports.push(report);
+        }
+    }
+    Ok(reports)
 }
 
 /// What is true of an office, or whether an owner of a lost store may be at work in it.
@@ -87,6 +141,7 @@ fn resolve_recorded(
     known: OfficeSnapshot,
 ) -> Result<Report> {
     let own = resolve_as(looks, office, &office.profile, known.own)?;
+    let own = Report { waiters: looks.waiting(known.waiters), ..own };
     if own.verdict != Verdict::Dead {
         return Ok(own);
     }
@@ -104,7 +159,12 @@ fn resolve_recorded(
             continue;
         }
         let is_alive = report.running;
-        let report = Report { office: office.clone(), served_by: Some(server), ..report };
+        let report = Report {
+            office: office.clone(),
+            served_by: Some(server),
+            waiters: own.waiters.clone(),
+            ..report
+        };
         if is_alive {
             return Ok(report);
         }
@@ -135,20 +195,30 @@ fn resolve_as(
         }
         let last_end = match judged.ruling {
             Ruling::Dead(reason) => {
-                let end = ended::unrecorded_end(inner, &record, reason)?;
-                let reason = end.reason.into();
-                Some(LastEnd { reason, by: end.by, at_ms: None })
+                let end = ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?);
+                let memory_bytes = known.said.runtime.as_ref().and_then(|it| it.memory_bytes);
+                Some(LastEnd { memory_bytes, ..end })
             }
             Ruling::Alive(_) | Ruling::Unknown(_) => {
-                known.last_ended.as_ref().and_then(ended::last_end)
+                let end = known.last_ended.as_ref().and_then(ended::last_end);
+                end.map(|end| LastEnd { memory_bytes: known.last_memory, ..end })
             }
         };
         let leaked = record.anchor.as_ref().filter(|_| judged.flags.anchor_leaked);
         let anchor_holders = leaked.map_or_else(Vec::new, |anchor| {
             sys::processes_with_open_file(&inner.location.anchors.join(anchor))
         });
+        // Its own end may not be on record yet.
+        let refused = match judged.ruling {
+            Ruling::Dead(_) => looks.by_the_living(ended::read(inner, |connection| {
+                starts::last_refused(connection, office)
+            })?),
+            Ruling::Alive(_) | Ruling::Unknown(_) => None,
+        };
         let report = Report {
             age: crate::status::report::age(inner, &record, &judged.evidence),
+            command_age: crate::status::report::command_age(inner, &record, &judged.evidence),
+            refused,
             desired: known.desired,
             home: known.home,
             last_end,
@@ -161,13 +231,19 @@ fn resolve_as(
         return Ok(report.said(inner, &record, known.said));
     }
     let Some(ended) = known.last_ended else {
-        return Ok(Report { desired: known.desired, ..Report::never_claimed(office.clone()) });
+        return Ok(Report {
+            desired: known.desired,
+            refused: looks.by_the_living(known.refused),
+            ..Report::never_claimed(office.clone())
+        });
     };
     let report = Report {
         reason: ended.end_reason.clone().unwrap_or(Reason::Other("".into())),
         desired: known.desired,
         home: known.home,
-        last_end: ended::last_end(&ended),
+        last_end: ended::last_end(&ended)
+            .map(|end| LastEnd { memory_bytes: known.last_memory, ..end }),
+        refused: looks.by_the_living(known.refused),
         ..Report::of(office, &ended)
     };
     Ok(report.said(inner, &ended, known.said))

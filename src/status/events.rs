@@ -15,8 +15,8 @@ use crate::background::readiness::Readiness;
 use crate::clock::Deadline;
 use crate::patience::with_budget;
 use crate::records::events;
-use crate::records::events::Event;
-use crate::records::events::{BATCH, EVENTS_LOST};
+use crate::records::events::{BATCH, EVENTS_LOST, Event, EventSelection};
+use crate::status::past::EventOptions;
 use crate::store::Inner;
 use crate::store::watcher::{Version, Watcher};
 use crate::{Cancel, ErrorKind, ProfileName, Result, Store, Wait};
@@ -57,7 +57,37 @@ impl Store {
         profile: Option<&ProfileName>,
         count_max: usize,
     ) -> Result<Vec<Event>> {
-        self.inner.read(|connection| events::newest(connection, profile, count_max))
+        let which =
+            EventSelection { profile, count_max: Some(count_max), ..EventSelection::default() };
+        self.inner.read(|connection| events::newest(connection, &which))
+    }
+
+    /// The events that `options` ask for, oldest first. About 10,000 of runtime statuses are kept,
+    /// and as many others. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// use incumbent::status::EventOptions;
+    ///
+    /// drop(store.profile("work")?.claim()?);
+    /// drop(store.profile("home")?.claim()?);
+    /// let last = store.past_events(&EventOptions::new().event("office_claimed").count_max(1))?;
+    /// assert_eq!(last[0].profile.as_deref(), Some("home"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`](crate::Profile::status_of).
+    pub fn past_events(&self, options: &EventOptions) -> Result<Vec<Event>> {
+        let which = EventSelection {
+            profile: options.profile.as_ref(),
+            kind: options.kind.as_ref(),
+            names: &options.events,
+            since_ms: options.since_ms,
+            count_max: options.count_max,
+        };
+        self.inner.read(|connection| events::newest(connection, &which))
     }
 
     /// Hands out changes of offices, locks, markers and runtime statuses from now on, as they are

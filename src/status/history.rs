@@ -5,15 +5,18 @@ use serde::Serialize;
 use crate::clock::as_rfc3339;
 use crate::liveness::{Lease, Ruling};
 use crate::owner::look;
-use crate::records::{Record, instances};
+use crate::records::instances::PastSelection;
+use crate::records::{Record, instances, runtime};
 use crate::status::ended;
+use crate::status::past::HistoryOptions;
+use crate::status::summary::{manner, summary, was_found};
 use crate::store::Inner;
-use crate::{InstanceId, Office, Reason, Result, sys};
+use crate::{InstanceId, Office, Reason, Result, Store, sys};
 
 /// One incarnation of an office, as the history tells it; see
-/// [`Profile::history`](crate::Profile::history). In JSON an object with these fields, with
-/// `profile` and `kind` in place of the office, and the times as `started_at` and `ended_at` (RFC
-/// 3339, UTC, milliseconds); later versions may add others.
+/// [`Profile::history`](crate::Profile::history) and [`Store::history`]. In JSON an object with
+/// these fields, with `profile` and `kind` in place of the office, and the times as `started_at`,
+/// `ended_at` and `command_since` (RFC 3339, UTC, milliseconds); later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Incarnation {
@@ -43,6 +46,90 @@ pub struct Incarnation {
     pub signal: Option<i32>,
     /// Anything else, for people.
     pub detail: Option<String>,
+    /// The end in a few words, for people: `crashed: exit code 1`. `None` while it has not ended.
+    pub summary: Option<String>,
+    /// How often it, a `run`, has started its command again; `None` where it is no `run`, or that
+    /// is not known.
+    pub restarts: Option<u32>,
+    /// Since when its last command had been running: Unix milliseconds, wall time.
+    #[serde(rename = "command_since", serialize_with = "as_rfc3339")]
+    pub command_since_ms: Option<i64>,
+    /// What its process, or the command of a `run`, had in memory at its last heartbeat, in bytes;
+    /// `None` where it gave none.
+    pub memory_bytes: Option<u64>,
+    /// When it gave its last heartbeat: Unix milliseconds, wall time.
+    #[serde(skip)]
+    pub heartbeat_at_ms: Option<i64>,
+}
+
+impl Incarnation {
+    /// Whether its end is only when that was noticed: nobody saw it end.
+    #[must_use]
+    pub fn is_found(&self) -> bool {
+        let reason = self.end_reason.as_ref();
+        reason.is_some_and(|it| was_found(it, manner(it, self.exit_code, self.signal)))
+    }
+}
+
+impl Store {
+    /// The incarnations that `options` ask for, of all offices unless they name one, newest first;
+    /// of each office the last 200 are kept, however old. What a dead one could not write is
+    /// derived. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// use incumbent::status::HistoryOptions;
+    ///
+    /// let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// drop(store.profile("work")?.claim()?);
+    /// drop(store.profile("home")?.claim()?);
+    /// let all = store.history(&HistoryOptions::new())?;
+    /// let profiles: Vec<&str> = all.iter().map(|it| it.office.profile.as_str()).collect();
+    /// assert_eq!(profiles, ["home", "work"]);
+    /// let ended_ms = all[1].ended_at_ms.unwrap();
+    /// let before = HistoryOptions::new().until_ms(ended_ms - 60_000);
+    /// assert!(store.history(&before)?.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`](crate::Profile::status_of).
+    pub fn history(&self, options: &HistoryOptions) -> Result<Vec<Incarnation>> {
+        let which = PastSelection {
+            profile: options.profile.as_ref(),
+            kind: options.kind.as_ref(),
+            since_ms: options.since_ms,
+            until_ms: options.until_ms,
+            count_max: options.count_max,
+        };
+        told(&self.inner, &which)
+    }
+}
+
+impl Store {
+    /// The last incarnation of any office that a process of this pid held, itself or as the command
+    /// of a [`Run`](crate::run::Run), and whose end is on record: the pid of a log is often that of
+    /// one that has ended. `None` where none is kept. Reads only.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = incumbent::Store::open(directory.path().join("state.db"))?;
+    /// let me = std::process::id();
+    /// assert!(store.last_incarnation_of_process(me)?.is_none());
+    /// drop(store.profile("work")?.claim()?);
+    /// let last = store.last_incarnation_of_process(me)?.expect("it has ended");
+    /// assert_eq!(last.office.to_string(), "work/gateway");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Profile::status_of`](crate::Profile::status_of).
+    pub fn last_incarnation_of_process(&self, pid: u32) -> Result<Option<Incarnation>> {
+        let inner = &self.inner;
+        let last = inner.read(|connection| instances::last_of_process(connection, pid))?;
+        let last = last.map(|record| (record, None));
+        inner.with_clear_sight(|| Ok(incarnations(inner, last.into_iter().collect())?.pop()))
+    }
 }
 
 /// The incarnations of an office, newest first; what a dead one could not write is derived.
@@ -51,25 +138,50 @@ pub(crate) fn history(
     office: &Office,
     count_max: usize,
 ) -> Result<Vec<Incarnation>> {
-    let records = inner.read(|connection| instances::history(connection, office, count_max))?;
-    inner.with_clear_sight(|| incarnations(inner, office, records))
+    let which = PastSelection {
+        profile: Some(&office.profile),
+        kind: Some(&office.kind),
+        count_max: Some(count_max),
+        ..PastSelection::default()
+    };
+    told(inner, &which)
 }
 
-fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<Vec<Incarnation>> {
-    records
+fn told(inner: &Inner, which: &PastSelection<'_>) -> Result<Vec<Incarnation>> {
+    let recorded = inner.read(|connection| {
+        let records = instances::history(connection, which)?;
+        let ids: Vec<InstanceId> = records.iter().map(|record| record.id).collect();
+        let memory = runtime::memory(connection, &ids)?;
+        Ok(records.into_iter().zip(memory).collect())
+    })?;
+    inner.with_clear_sight(|| incarnations(inner, recorded))
+}
+
+fn incarnations(inner: &Inner, recorded: Vec<(Record, Option<u64>)>) -> Result<Vec<Incarnation>> {
+    recorded
         .into_iter()
-        .map(|record| {
+        // Names that no program of ours writes are nobody's.
+        .filter_map(|(record, memory)| record.office().map(|office| (office, record, memory)))
+        .map(|(office, record, memory_bytes)| {
+            let exit_code = record.exit_code.and_then(|code| i32::try_from(code).ok());
+            let signal = record.signal.and_then(|number| i32::try_from(number).ok());
+            let end_reason = record.end_reason.clone();
             let recorded = Incarnation {
+                summary: end_reason.as_ref().map(|reason| summary(reason, exit_code, signal)),
+                restarts: record.command_life.restarts,
+                command_since_ms: record.command_life.since_ms,
                 instance: record.id,
-                office: office.clone(),
+                office,
                 pid: record.pid,
                 started_at_ms: record.started_at_ms,
                 ended_at_ms: record.ended_at_ms,
-                end_reason: record.end_reason.clone(),
+                end_reason,
                 ended_by: record.ended_by.clone(),
-                exit_code: record.exit_code.and_then(|code| i32::try_from(code).ok()),
-                signal: record.signal.and_then(|number| i32::try_from(number).ok()),
+                exit_code,
+                signal,
                 detail: record.detail.clone(),
+                memory_bytes,
+                heartbeat_at_ms: record.heartbeat_at_ms,
             };
             if !record.is_live() {
                 return Ok(recorded);
@@ -77,12 +189,14 @@ fn incarnations(inner: &Inner, office: &Office, records: Vec<Record>) -> Result<
             let Ruling::Dead(reason) = look(inner, &record, Lease::None).ruling else {
                 return Ok(recorded);
             };
-            let end = ended::unrecorded_end(inner, &record, reason)?;
+            let end = ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?);
             Ok(Incarnation {
-                end_reason: Some(end.reason.into()),
+                end_reason: Some(end.reason),
                 ended_by: end.by,
+                exit_code: end.exit_code,
                 signal: end.signal,
                 detail: end.detail,
+                summary: Some(end.summary),
                 ..recorded
             })
         })

@@ -89,7 +89,7 @@ impl PlatformUpdate {
         self
     }
 
-    /// Since when it tries to connect again: Unix milliseconds, wall time, up to the year 9999.
+    /// When it began to reconnect: Unix milliseconds, wall time, up to the year 9999.
     pub fn retrying_since_ms(mut self, since_ms: impl Into<Field<i64>>) -> Self {
         self.retrying_since_ms = since_ms.into();
         self
@@ -121,7 +121,7 @@ impl PlatformUpdate {
         field::check_word("a platform", &self.platform)?;
         if self.is_removed && self.sets_something() {
             return Err(Error::invalid(format!(
-                "platform {} cannot be forgotten and described at once",
+                "platform {} is both removed and updated",
                 self.platform
             ))
             .with_hint("leave out one of the two"));
@@ -158,12 +158,12 @@ pub(super) fn apply_to_platform(
     let before = runtime::platform(tx, owner.id, profile, &update.platform)?;
     if before.is_none() && runtime::platform_count(tx, owner.id)? >= PLATFORMS_MAX {
         return Err(Error::invalid(format!(
-            "{} speaks of {PLATFORMS_MAX} platforms already",
+            "{} has {PLATFORMS_MAX} platforms, the maximum",
             owner.office
         ))
         .with_hints(
-            "forget some (`PlatformUpdate::remove`)",
-            "forget some (`incumbent status-set --clear platforms`)",
+            "remove some (`PlatformUpdate::remove`)",
+            "remove some (`incumbent status-set --clear platforms`)",
         ));
     }
     let mut now = before.clone().unwrap_or_default();

@@ -31,9 +31,10 @@ const STORE_EVERY: Duration = Duration::from_millis(50);
 
 impl Report {
     /// Why the gateway cannot be used just now, in one word: `not_running`, `unknown`, `frozen`,
-    /// `stopped` (by a signal), `unresponsive`, `restarting` (its `run` has no command just now),
-    /// or what it says of itself: `starting`, `draining`, `degraded`, `stopped`, `startup_failed`.
-    /// `None`: it is ready. A word of its own, and to say nothing, is no obstacle.
+    /// `stopped` (by a signal: itself, or the command of a `run`), `unresponsive`, `restarting`
+    /// (its `run` has no command just now), or what it says of itself: `starting`, `draining`,
+    /// `degraded`, `stopped`, `startup_failed`. `None`: it is ready. A word of its own, and to say
+    /// nothing, is no obstacle.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -66,7 +67,7 @@ impl Report {
         if self.flags.frozen {
             return Some("frozen");
         }
-        if self.flags.stopped {
+        if self.flags.stopped || self.flags.command_stopped {
             return Some("stopped");
         }
         if self.unresponsive_for.is_some() {

@@ -6,16 +6,19 @@ use std::path::PathBuf;
 
 use rusqlite::Connection;
 
-use crate::liveness::{Judgement, Lease};
+use crate::liveness::{Judgement, Lease, Ruling};
 use crate::owner::held_lock::HeldLock;
 use crate::owner::orphan::orphan;
+use crate::owner::waiter::{Waiter, waiting};
 use crate::owner::{held_lock, look};
 use crate::process::Orphan;
 use crate::records::conflicts::{Conflict, conflicts};
 use crate::records::instances::LockNow;
 use crate::records::markers::Marker;
 use crate::records::profiles::Desired;
-use crate::records::{Record, instances, markers, profiles, runtime};
+use crate::records::starts::RefusedStart;
+use crate::records::waiters::WaiterRow;
+use crate::records::{Record, instances, markers, profiles, runtime, starts};
 use crate::status::report::Statement;
 use crate::store::Inner;
 use crate::{InstanceId, Office, ProfileName, Result, owner};
@@ -24,12 +27,17 @@ use crate::{InstanceId, Office, ProfileName, Result, owner};
 pub(crate) struct Recorded {
     pub(super) live: Option<Record>,
     pub(super) last_ended: Option<Record>,
+    /// What that one had in memory at its last heartbeat.
+    pub(super) last_memory: Option<u64>,
     pub(super) desired: Option<Desired>,
     pub(super) home: Option<PathBuf>,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) locks: Vec<HeldLock>,
     pub(super) markers: Vec<Marker>,
     pub(super) said: Statement,
+    /// The last start, if it was refused, and by whom. Not read where somebody is on record as
+    /// live.
+    pub(super) refused: Option<(Record, RefusedStart)>,
 }
 
 /// The holder of `office` as asked about for `profile`: its own, or one that it serves.
@@ -67,27 +75,51 @@ pub(super) fn recorded(
         },
         Some(_) | None => Statement::default(),
     };
-    Ok(Recorded { live, last_ended, desired, home, conflicts, locks, markers, said })
+    let last_memory = match &last_ended {
+        Some(record) => runtime::memory(connection, &[record.id])?.pop().flatten(),
+        None => None,
+    };
+    let refused = match live {
+        None => starts::last_refused(connection, office)?,
+        Some(_) => None,
+    };
+    Ok(Recorded {
+        live,
+        last_ended,
+        last_memory,
+        desired,
+        home,
+        conflicts,
+        locks,
+        markers,
+        said,
+        refused,
+    })
 }
 
 /// What one snapshot says of an office, and of those who serve its profile.
 pub(crate) struct OfficeSnapshot {
     pub(super) own: Recorded,
+    /// Whoever claims it, and waits for it or for a lock.
+    pub(super) waiters: Vec<WaiterRow>,
     /// `None`: not read yet, because somebody is on record as its holder.
     pub(super) servers: Option<Vec<(Office, Recorded)>>,
 }
 
+/// `waiters` are those of the whole store.
 pub(super) fn known(
     inner: &Inner,
     connection: &Connection,
     office: &Office,
+    waiters: &[WaiterRow],
 ) -> Result<OfficeSnapshot> {
     let own = recorded(inner, connection, office, &office.profile)?;
     let servers = match own.live {
         None => Some(servers(inner, connection, office)?),
         Some(_) => None,
     };
-    Ok(OfficeSnapshot { own, servers })
+    let waiters = waiters.iter().filter(|row| row.office.as_ref() == Some(office));
+    Ok(OfficeSnapshot { own, servers, waiters: waiters.cloned().collect() })
 }
 
 pub(super) fn servers(
@@ -129,5 +161,18 @@ impl<'a> HolderLooks<'a> {
     pub(super) fn at(&mut self, record: &Record) -> Judgement {
         let look = || look(self.inner, record, Lease::None);
         *self.taken.entry(record.id).or_insert_with(look)
+    }
+
+    /// What was refused by the dead is free now.
+    pub(super) fn by_the_living(
+        &mut self,
+        refused: Option<(Record, RefusedStart)>,
+    ) -> Option<RefusedStart> {
+        let (holder, refused) = refused?;
+        (!matches!(self.at(&holder).ruling, Ruling::Dead(_))).then_some(refused)
+    }
+
+    pub(super) fn waiting(&self, rows: Vec<WaiterRow>) -> Vec<Waiter> {
+        waiting(self.inner, rows)
     }
 }

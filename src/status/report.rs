@@ -14,12 +14,16 @@ use serde_json::{Value, json};
 use crate::clock::{as_rfc3339, millis, of_millis, rfc3339};
 use crate::liveness::{Boot, Evidence, Flags, Judgement, Ruling, because_seen};
 use crate::owner::held_lock::HeldLock;
+use crate::owner::waiter::Waiter;
 use crate::process::command_line;
 use crate::records::conflicts::Conflict;
+use crate::records::instances::Origin;
 use crate::records::markers::Marker;
 use crate::records::profiles::Desired;
 use crate::records::runtime::{PlatformStatus, RuntimeStatus};
-use crate::records::{Record, runtime};
+use crate::records::starts::RefusedStart;
+use crate::records::{Record, instances, runtime};
+use crate::status::summary::{Manner, manner, was_found};
 use crate::store::Inner;
 use crate::sys::StartTime;
 use crate::{InstanceId, Office, ProfileName, Reason, Verdict, state, sys};
@@ -58,9 +62,10 @@ const AHEAD_MAX_MS: i64 = 60_000;
 /// `pid`, `child_pid`, `instance`, `since`, `state`, `desired`, `evidence`, `ready`, `not_ready`
 /// (why it is not, in one word), `busy`, `drainable`, `stale`, `unresponsive_ms`, `heartbeat_at`,
 /// `runtime`, `platforms` (by name), `serves`, `served_by`, `locks`, `markers`, `last_end`,
-/// `command`, `version`, `supervisor`, `party`, `stop_budget_ms` and `conflicts`. Times are RFC
-/// 3339, UTC, with milliseconds; what is not known is null. Later versions may add others.
-/// `incumbent status --json` shows it with more beside it.
+/// `command`, `version`, `supervisor`, `party`, `stop_budget_ms`, `conflicts`, `restarts`,
+/// `command_since`, `refused` and `waiters`. Times are RFC 3339, UTC, with milliseconds; what is
+/// not known is null. Later versions may add others. `incumbent status --json` shows it with more
+/// beside it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -136,9 +141,24 @@ pub struct Report {
     pub heartbeat_at_ms: Option<i64>,
     /// Who was refused because of this incarnation, the latest first.
     pub conflicts: Vec<Conflict>,
+    /// How often the `run` has started its command again within this tenure; `None` where it is no
+    /// `run`, or that is not known.
+    pub restarts: Option<u32>,
+    /// Since when the command of the `run` has been running: Unix milliseconds, wall time.
+    pub command_since_ms: Option<i64>,
+    /// For how long, by a clock that does not step. `None` as for [`Report::age`].
+    pub command_age: Option<Duration>,
+    /// Of an office that nobody holds: the last start, if it was refused by somebody who still
+    /// lives.
+    pub refused: Option<RefusedStart>,
+    /// Who claims the office and waits, for it or for a lock without which it is not wanted; the
+    /// longest first.
+    pub waiters: Vec<Waiter>,
+    /// Who put the holder on record.
+    pub(crate) origin: Option<Origin>,
 }
 
-/// How an incarnation ended. In JSON an object with `reason`, `by` and `at` (RFC 3339, UTC,
+/// How an incarnation ended. In JSON an object with these fields, the time as `at` (RFC 3339, UTC,
 /// milliseconds); later versions may add others.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -151,7 +171,48 @@ pub struct LastEnd {
     /// and the next one that writes will record it.
     #[serde(rename = "at", serialize_with = "as_rfc3339")]
     pub at_ms: Option<i64>,
+    /// Its exit code, where that is known: of a `run`'s command, of a process that a keeper, a
+    /// waiter or a stop has watched, or as it said itself.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, by number, where that is known.
+    pub signal: Option<i32>,
+    /// Anything else, for people.
+    pub detail: Option<String>,
+    /// The end in a few words, for people: `crashed: exit code 1`.
+    pub summary: String,
+    /// What it had in memory at its last heartbeat, in bytes, where that is known; see
+    /// [`RuntimeStatus::memory_bytes`].
+    pub memory_bytes: Option<u64>,
 }
+
+impl LastEnd {
+    /// How a person is to take it: a crash is told from a success, and from what was asked for.
+    #[must_use]
+    pub fn manner(&self) -> Manner {
+        manner(&self.reason, self.exit_code, self.signal)
+    }
+
+    /// Whether `at_ms` is only when its end was noticed: nobody saw it end.
+    #[must_use]
+    pub fn is_found(&self) -> bool {
+        was_found(&self.reason, self.manner())
+    }
+
+    /// What it last wrote to its standard error, where a `run` kept that.
+    #[must_use]
+    pub fn last_words(&self) -> Option<&str> {
+        instances::last_words_in(self.detail.as_deref()?)
+    }
+
+    /// The detail, where it says more than the end itself.
+    #[must_use]
+    pub fn more(&self) -> Option<&str> {
+        self.detail.as_deref().filter(|detail| *detail != NOT_RECORDED)
+    }
+}
+
+/// The detail of an end that nobody has recorded yet.
+pub(crate) const NOT_RECORDED: &str = "found dead now; the next claim will record it";
 
 impl Report {
     /// Of an office of which there is no record, or no store: for a program that answers without
@@ -192,6 +253,12 @@ impl Report {
             unresponsive_for: None,
             heartbeat_at_ms: None,
             conflicts: Vec::new(),
+            restarts: None,
+            command_since_ms: None,
+            command_age: None,
+            refused: None,
+            waiters: Vec::new(),
+            origin: None,
         }
     }
 
@@ -209,6 +276,9 @@ impl Report {
             party: record.party.clone(),
             stop_budget: record.stop_budget_ms.map(Duration::from_millis),
             heartbeat_at_ms: record.heartbeat_at_ms,
+            restarts: record.command_life.restarts,
+            command_since_ms: record.command_life.since_ms,
+            origin: Some(record.origin()),
             ..Self::never_claimed(office.clone())
         }
     }
@@ -225,6 +295,9 @@ impl Report {
             instance: None,
             since_ms: None,
             age: None,
+            restarts: None,
+            command_since_ms: None,
+            command_age: None,
             ..self
         }
     }
@@ -281,6 +354,11 @@ impl Report {
     /// that says more than the reason.
     #[must_use]
     pub fn because(&self) -> &'static str {
+        // The reason says only that it ended.
+        let is_crash = self.last_end.as_ref().is_some_and(|end| end.manner() == Manner::Crashed);
+        if self.reason == Reason::Exited && is_crash {
+            return Reason::Crashed.because();
+        }
         because_seen(&self.reason, self.flags, &self.evidence)
     }
 
@@ -288,7 +366,7 @@ impl Report {
     fn document(&self) -> Value {
         let mut evidence = json!(self.evidence);
         evidence["anchor_holders"] = json!(self.anchor_holders);
-        json!({
+        let mut document = json!({
             "profile": self.office.profile,
             "kind": self.office.kind,
             "running": self.running,
@@ -317,6 +395,16 @@ impl Report {
             "served_by": self.served_by,
             "locks": self.locks,
             "markers": self.markers,
+        });
+        if let (Value::Object(document), Value::Object(rest)) = (&mut document, self.rest()) {
+            document.extend(rest);
+        }
+        document
+    }
+
+    /// What comes after that: the macro nests once more with each field, and has a limit.
+    fn rest(&self) -> Value {
+        json!({
             "last_end": self.last_end,
             "command": self.command,
             "version": self.version,
@@ -324,6 +412,10 @@ impl Report {
             "party": self.party,
             "stop_budget_ms": self.stop_budget.map(millis),
             "conflicts": self.conflicts,
+            "restarts": self.restarts,
+            "command_since": self.command_since_ms.and_then(rfc3339),
+            "refused": self.refused,
+            "waiters": self.waiters,
         })
     }
 }
@@ -347,4 +439,10 @@ pub(crate) struct Statement {
 pub(super) fn age(inner: &Inner, record: &Record, seen: &Evidence) -> Option<Duration> {
     let written_ms = record.identity.written_boot_clock_ms.filter(|_| seen.boot == Boot::Same)?;
     Some(inner.clock().boot_ms() - written_ms).filter(|age_ms| *age_ms >= 0).map(of_millis)
+}
+
+/// The same of the command of a `run`.
+pub(super) fn command_age(inner: &Inner, record: &Record, seen: &Evidence) -> Option<Duration> {
+    let since_ms = record.command_life.since_boot_ms.filter(|_| seen.boot == Boot::Same)?;
+    Some(inner.clock().boot_ms() - since_ms).filter(|age_ms| *age_ms >= 0).map(of_millis)
 }

@@ -138,6 +138,11 @@ impl StatusUpdate {
             && self.extra.is_keep())
     }
 
+    /// Whether it is a sign of life.
+    pub(super) fn is_a_beat(&self) -> bool {
+        self.beats || matches!(self.heartbeat_every, Field::Set(_))
+    }
+
     /// Whether it says anything about the instance, and not only about platforms.
     pub(crate) fn is_about_instance(&self) -> bool {
         self.sets_runtime()
@@ -158,7 +163,7 @@ impl StatusUpdate {
         self.extra.check(|extra| field::check_extra("extra", extra))?;
         self.active_agents.check(|count| {
             i64::try_from(*count).map(|_| ()).map_err(|_| {
-                Error::invalid(format!("{count} active agents are too many to be true"))
+                Error::invalid(format!("{count} active agents is out of range"))
                     .with_hint("a whole number from 0 on")
             })
         })?;

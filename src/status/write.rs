@@ -11,7 +11,16 @@ use crate::status::platform;
 use crate::status::platform::PlatformUpdate;
 use crate::status::update::StatusUpdate;
 use crate::store::{Inner, Tx};
-use crate::{Error, ErrorKind, InstanceId, ProfileName, Result};
+use crate::{Error, ErrorKind, InstanceId, ProfileName, Result, sys};
+
+/// Which process a heartbeat is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// This very process holds the office.
+    Own,
+    /// That of the row, or the command where it is a `run`.
+    OnRecord,
+}
 
 /// Writes `update` to the row `id`, as its owner, all of it or nothing.
 pub(crate) fn write(
@@ -19,10 +28,17 @@ pub(crate) fn write(
     id: InstanceId,
     nonce_hash: &str,
     update: &StatusUpdate,
+    whose: Whose,
 ) -> Result<()> {
     update.check()?;
     let writer =
         by_or_self(inner, update.by.as_deref().map(crate::status::field::presentable).as_deref());
+    // Before anybody waits for it.
+    let memory_bytes = match whose {
+        _ if !update.is_a_beat() => None,
+        Whose::Own => memory_of(inner.observer().pid),
+        Whose::OnRecord => memory_on_record(inner, id),
+    };
     inner.write(|tx| {
         let update = &*update.without_identities(tx)?;
         let standing = instances::standing(tx, id)?;
@@ -40,16 +56,39 @@ pub(crate) fn write(
         }
         let owner =
             Speaker { id, office: &office, pid, writer: &writer, writer_pid: inner.observer().pid };
-        apply(tx, &owner, update)
+        apply(tx, &owner, update, memory_bytes)
     })
 }
 
-fn not_owner(why: &str) -> Error {
-    Error::new(ErrorKind::NotOwner, format!("only the holder of an office says how it is: {why}"))
-        .with_hint("`incumbent status` says who holds it; claim it first")
+/// What the process of a row has in memory, or the command where it is a `run`.
+fn memory_on_record(inner: &Inner, id: InstanceId) -> Option<u64> {
+    let acting = inner.read(|connection| instances::acting_process(connection, id)).ok()??;
+    let (pid, start_time) = acting;
+    let seen = inner.with_clear_sight(|| Ok(sys::process_facts(pid).start_time)).ok()?;
+    // Another namespace may have another process of that number.
+    if seen.is_none() || seen != start_time {
+        return None;
+    }
+    memory_of(pid)
 }
 
-fn apply(tx: &Tx<'_>, owner: &Speaker<'_>, update: &StatusUpdate) -> Result<()> {
+fn memory_of(pid: sys::Pid) -> Option<u64> {
+    sys::details::family_rss(pid)
+}
+
+fn not_owner(why: &str) -> Error {
+    Error::new(ErrorKind::NotOwner, format!("not the holder of the office: {why}")).with_hint(
+        "`incumbent status` says who holds it; claim it first (in a script: `incumbent claim --pid \
+         $$`)",
+    )
+}
+
+fn apply(
+    tx: &Tx<'_>,
+    owner: &Speaker<'_>,
+    update: &StatusUpdate,
+    memory_bytes: Option<u64>,
+) -> Result<()> {
     if update.sets_runtime() {
         let before = runtime::runtime(tx, owner.id)?;
         let mut now = before.clone().unwrap_or_default();
@@ -57,9 +96,9 @@ fn apply(tx: &Tx<'_>, owner: &Speaker<'_>, update: &StatusUpdate) -> Result<()> 
         owner.set_runtime(tx, before.as_ref(), &now)?;
     }
     match update.heartbeat_every {
-        Field::Set(cadence) => owner.beat(tx, Some(millis(cadence)))?,
+        Field::Set(cadence) => owner.beat(tx, Some(millis(cadence)), memory_bytes)?,
         Field::Clear => owner.promise_nothing(tx)?,
-        Field::Keep if update.beats => owner.beat(tx, None)?,
+        Field::Keep if update.beats => owner.beat(tx, None, memory_bytes)?,
         Field::Keep => {}
     }
     match &update.serves {
@@ -125,7 +164,7 @@ pub(crate) fn apply_if_news(
         is_news |= before.is_none_or(|it| !it.says_the_same(&now));
     }
     if is_news {
-        apply(tx, owner, update)?;
+        apply(tx, owner, update, None)?;
         runtime::said_at(tx, owner.id, at_ms)?;
     }
     Ok(is_news)

@@ -57,8 +57,8 @@ impl Inner {
             return Error::new(
                 ErrorKind::Corrupt,
                 format!(
-                    "{} is damaged: something else than SQLite has written to it while it was in \
-                     use (a copy that was put over it?)",
+                    "{} is damaged: a program other than SQLite wrote to it while it was in use \
+                     (was a copy put over it?)",
                     file.display()
                 ),
             )
@@ -113,7 +113,7 @@ impl Inner {
             {
                 Error::new(
                     ErrorKind::Corrupt,
-                    format!("{} is no SQLite database any more", file.display()),
+                    format!("{} is no longer an SQLite database", file.display()),
                 )
                 .at(file)
                 .with_hint(RECOVER)

@@ -107,7 +107,7 @@ impl Gate {
         let until = Deadline::after(within);
         let me = std::process::id();
         if DEPTH.get() > 0 {
-            let message = "a call of this very thread is at work on a store";
+            let message = "this thread is inside a call that uses a store";
             return Err(
                 Error::new(ErrorKind::Busy, message).with_hint("fork after it has returned")
             );
@@ -122,7 +122,7 @@ impl Gate {
         while self.at_work.load(Ordering::SeqCst) > 0 {
             if until.has_passed() {
                 self.open();
-                let message = "other threads of this process are still at work on its stores";
+                let message = "other threads of this process still use its stores";
                 return Err(Error::new(ErrorKind::Busy, message)
                     .with_hint("try again")
                     .with_retry_after(Duration::from_millis(100)));

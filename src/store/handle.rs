@@ -42,6 +42,7 @@ use crate::store::pool::Readers;
 use crate::store::pragmas::{Access, Durability};
 use crate::store::settings::Settings;
 use crate::store::transaction::{BootTime, Tx};
+use crate::store::witnessed::Witnessed;
 use crate::store::{
     deferred, gate, ground, location, migrate, overwritten, pool, pragmas, registry, transaction,
 };
@@ -83,6 +84,7 @@ pub(crate) struct Inner {
     pub(crate) pending: Arc<Pending>,
     pub(super) abandoned: Arc<Abandoned>,
     pub(crate) last_words: LastWords,
+    pub(crate) witnessed: Witnessed,
     /// Transactions of this handle, for what is done after some of them.
     pub(super) writes: AtomicU32,
     trust: Trust,
@@ -135,6 +137,7 @@ impl Inner {
             pending,
             abandoned,
             last_words: LastWords::default(),
+            witnessed: Witnessed::default(),
             writes: AtomicU32::new(0),
         }
     }
@@ -324,7 +327,7 @@ impl Inner {
                 ),
             )
             .at(&self.location.file)
-            .with_hint("the next start takes that change back; ask again then")
+            .with_hint("the next start undoes that change; try again after it")
             .caused_by(error),
             _ => self.explain(error),
         })

@@ -29,7 +29,7 @@ struct Migration {
 
 /// Never change or remove an entry: stores in the field have applied it. Entry `i` leads to
 /// schema version `i + 1`.
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration { sql: include_str!("../../migrations/0001_offices.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0002_scoped_locks.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0003_markers.sql"), min_writer: 1 },
@@ -40,7 +40,17 @@ const MIGRATIONS: [Migration; 9] = [
     Migration { sql: include_str!("../../migrations/0007_identity.sql"), min_writer: 7 },
     Migration { sql: include_str!("../../migrations/0008_slots.sql"), min_writer: 7 },
     Migration { sql: include_str!("../../migrations/0009_asleep.sql"), min_writer: 7 },
+    Migration {
+        sql: concat!(
+            include_str!("../../migrations/0010_counters_memory.sql"),
+            include_str!("../../migrations/0010_history_counted.sql"),
+        ),
+        min_writer: 7,
+    },
 ];
+
+/// What fills the counters of migration 10 from the history.
+pub(super) const COUNT_HISTORY: &str = include_str!("../../migrations/0010_history_counted.sql");
 
 /// The schema version this program writes.
 #[allow(clippy::cast_possible_wrap, reason = "a handful of migrations")]

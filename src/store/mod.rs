@@ -3,6 +3,7 @@
 //! Reads never write; every change goes through [`Inner::write`], one `BEGIN IMMEDIATE` that first
 //! checks that the file is still the store we opened.
 
+mod backup;
 pub(crate) mod busy;
 mod control;
 pub(crate) mod deferred;
@@ -29,13 +30,17 @@ pub(crate) mod transaction;
 pub(crate) mod turns;
 pub(crate) mod wal;
 pub(crate) mod watcher;
+mod witnessed;
 
 pub(crate) use crate::store::deferred::Deferred;
 pub(crate) use crate::store::handle::Inner;
 pub(crate) use crate::store::held::{AnchoredBy, OwnRow};
 pub(crate) use crate::store::last_words::What;
 pub(crate) use crate::store::location::Location;
+#[cfg(test)]
+pub(crate) use crate::store::registry::forked;
 pub(crate) use crate::store::transaction::{BootTime, Tx};
+pub(crate) use crate::store::witnessed::{ENDS_WITHIN, SeenEnd};
 
 use std::path::Path;
 use std::sync::Arc;

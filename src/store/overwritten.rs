@@ -172,12 +172,12 @@ pub(super) fn refusal(location: &Location, damage: &Damage) -> Error {
     let Some(users) = users(location) else {
         return Error::new(
             ErrorKind::StoreReplaced,
-            format!("{}: {damage}, or it was put beside the -wal of another one", file.display()),
+            format!("{}: {damage}, or it was put next to another store's -wal", file.display()),
         )
         .at(file)
         .with_hint(
-            "nobody that can be seen from here has it open: the next start (`incumbent run`, or \
-             `claim`) goes on with what is there, and keeps the -wal aside",
+            "no visible process has it open: the next start (`incumbent run -- CMD`) continues \
+             with what is there, and moves the -wal aside",
         );
     };
     Error::new(
@@ -186,8 +186,8 @@ pub(super) fn refusal(location: &Location, damage: &Damage) -> Error {
     )
     .at(file)
     .with_hint(
-        "a gateway notices when it looks, as a rule within a second; then the next start goes on \
-         with what is there, and keeps a -wal that does not belong to it aside",
+        "a gateway notices that, usually within a second; the next start then continues with what \
+         is there, and moves aside a -wal that does not belong to it",
     )
     .with_retry_after(Duration::from_secs(1))
 }
@@ -240,7 +240,7 @@ fn check_ours(location: &Location, damage: &Damage) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::NotOurs,
-        format!("{} and the -wal beside it belong to another program", file.display()),
+        format!("{} and the -wal next to it belong to another program", file.display()),
     )
     .at(file)
     .with_flag_hint("name another file", "--db PATH", "; these were left as they are"))

@@ -226,7 +226,7 @@ fn try_out(connection: &Connection) -> Result<Option<String>> {
     };
     let is_newer = schema_version > SCHEMA_VERSION;
     if !is_newer && let Some(missing) = migrate::missing_from_schema(connection, schema_version)? {
-        return Ok(Some(format!("the schema has lost {missing}, as it was made")));
+        return Ok(Some(format!("the schema has lost {missing}")));
     }
     // Before the check, which takes a moment: may anybody write at all?
     let trial = connection.unchecked_transaction()?;

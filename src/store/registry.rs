@@ -166,7 +166,7 @@ pub(super) fn share<T: Any + Send + Sync>(
 }
 
 /// The handle of `file` was made by another process, before a fork.
-pub(super) fn forked(file: &Path) -> Error {
+pub(crate) fn forked(file: &Path) -> Error {
     Error::new(
         ErrorKind::Forked,
         format!("{} was opened before this process was forked from its parent", file.display()),
@@ -174,7 +174,7 @@ pub(super) fn forked(file: &Path) -> Error {
     .at(file)
     .with_hint(
         "this process may open it again if its parent called `Store::close_for_fork` before the \
-         fork; else execute a program here that opens it",
+         fork; otherwise execute a program here that opens it",
     )
 }
 

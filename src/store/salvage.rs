@@ -60,6 +60,8 @@ fn rows(count: u64) -> String {
 
 /// Fills the tables of `new`, but for what describes the store itself.
 fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
+    /// The trigger that counts each new row of `starts`.
+    const COUNTS_ROWS: &str = "count_start";
     let tables: Vec<(String, bool)> = new
         .prepare(
             "SELECT name, wr FROM pragma_table_list
@@ -69,6 +71,13 @@ fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
         )?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
+    // What it would count is among the rows already. The others keep two holders of one lock out.
+    let counts_rows: String = new.query_row(
+        "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1",
+        [COUNTS_ROWS],
+        |row| row.get(0),
+    )?;
+    new.execute_batch(&format!("DROP TRIGGER {COUNTS_ROWS}"))?;
     let mut saved = Vec::new();
     for (table, without_rowid) in tables {
         if let Some(mut copy) = Copy::of(&table, damaged, new)? {
@@ -79,6 +88,11 @@ fn copy(damaged: &Connection, new: &Connection) -> Result<Vec<Saved>> {
             }
             saved.push(copy.saved);
         }
+    }
+    new.execute_batch(&counts_rows)?;
+    // As a migration would have done.
+    if !damaged.table_exists(None, "counters").unwrap_or(false) {
+        new.execute_batch(migrate::COUNT_HISTORY)?;
     }
     Ok(saved)
 }
@@ -315,4 +329,78 @@ fn save_meta(damaged: &Connection, new: &Connection) -> Result<()> {
         set("created_at_ms", Value::Integer(created_at_ms))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store of this schema version with a holder, 7, whose predecessor crashed.
+    fn store(version: i64) -> Connection {
+        let store = migrate::in_memory(version).unwrap();
+        store
+            .execute_batch(
+                "INSERT INTO instances (id, nonce_hash, profile, kind, origin, pid, stop_budget_ms,
+                                        started_at_ms, ended_at_ms, end_reason, exit_code)
+                 VALUES (6, 'a', 'p', 'gateway', 'run', 1, 1, 1, 2, 'exited', 3),
+                        (7, 'b', 'p', 'gateway', 'run', 1, 1, 1, NULL, NULL, NULL);
+                 INSERT INTO starts (profile, kind, outcome, pid, counted, at_ms, at_boot_ms)
+                 VALUES ('p', 'gateway', 'granted', 1, 0, 1, 1),
+                        ('p', 'gateway', 'granted', 1, 0, 1, 1),
+                        ('p', 'gateway', 'refused', 1, 0, 1, 1);",
+            )
+            .unwrap();
+        store
+    }
+
+    fn counters(store: &Connection) -> Vec<String> {
+        store
+            .prepare(
+                "SELECT concat_ws(' ', name, reason, exit_code, count) FROM counters ORDER BY name",
+            )
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap()
+    }
+
+    /// Symptom: a damaged store of the schema before was recovered with counters that began at 0,
+    /// and one of this schema would have counted its starts twice.
+    #[test]
+    fn what_was_counted_is_counted_on() {
+        for (version, ends) in [(SCHEMA_VERSION, None), (9, Some("ends exited 3 1"))] {
+            let (old, new) = (store(version), migrate::in_memory(SCHEMA_VERSION).unwrap());
+            copy(&old, &new).unwrap();
+            let mut expected = vec!["refusals   1".to_owned(), "starts   2".to_owned()];
+            expected.splice(0..0, ends.map(str::to_owned));
+            assert_eq!(counters(&new), expected, "{version}");
+            new.execute(
+                "INSERT INTO starts (profile, kind, outcome, pid, counted, at_ms, at_boot_ms)
+                 VALUES ('p', 'gateway', 'granted', 1, 0, 1, 1)",
+                [],
+            )
+            .unwrap();
+            assert_eq!(counters(&new).last().map(String::as_str), Some("starts   3"), "{version}");
+        }
+    }
+
+    /// Two holders of one lock in a damaged store are not both holders in the recovered one.
+    #[test]
+    fn a_lock_is_not_saved_beside_its_slots() {
+        const TRIGGER: &str = "SELECT sql FROM sqlite_schema WHERE name = 'lock_beside_its_slots'";
+        let (old, new) = (store(SCHEMA_VERSION), migrate::in_memory(SCHEMA_VERSION).unwrap());
+        old.execute_batch(
+            "DROP TRIGGER lock_beside_its_slots;
+             INSERT INTO scoped_locks (scope, identity_hash, instance_id, fence, acquired_at_ms,
+                                       slot, slots, slot_of)
+             VALUES ('s', '0000000000000001', 7, 1, 1, 1, 2, '0000000000000009'),
+                    ('s', '0000000000000009', 7, 2, 1, NULL, NULL, NULL);",
+        )
+        .unwrap();
+        let saved = copy(&old, &new).unwrap();
+        let locks = saved.iter().find(|it| it.table == "scoped_locks").unwrap();
+        assert_eq!((locks.rows, locks.refused), (1, 1));
+        assert!(new.query_row(TRIGGER, [], |row| row.get::<_, String>(0)).is_ok());
+    }
 }

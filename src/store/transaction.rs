@@ -173,8 +173,8 @@ impl<'a> Tx<'a> {
             ),
         )
         .with_hint(
-            "the next `incumbent run` or `claim` (in a program, `Store::open`) brings it up to \
-             date",
+            "the next `incumbent run -- CMD` or `incumbent claim` (in a program, `Store::open`) \
+             brings it up to date",
         ))
     }
 

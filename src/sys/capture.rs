@@ -57,7 +57,7 @@ impl Program {
         // A child beside the command of a `run`, and no part of that.
         let mut child = super::aside::remembered(|| command.spawn())?;
         let stdout =
-            child.stdout.take().ok_or_else(|| io::Error::other("its output is no pipe"))?;
+            child.stdout.take().ok_or_else(|| io::Error::other("its output is not a pipe"))?;
         // Ours alone: the program has the other end.
         rustix::io::ioctl_fionbio(&stdout, true)?;
         let handle = ProcessHandle::open(child.id()).ok();

@@ -63,6 +63,38 @@ pub fn details(pid: Pid) -> Seen<Details> {
     read_about(pid, "status", LENGTH_MAX).map(|bytes| procfs::parse_details(&bytes))
 }
 
+/// What `pid` and all that descend from it have in memory, in bytes; a page that several share
+/// counts for each. Of many processes only the first are counted; of this one nothing else: a
+/// gateway that links us beats often, and its threads may be many.
+pub fn family_rss(pid: Pid) -> Option<u64> {
+    const FAMILY_MAX: usize = 64;
+    const LENGTH_MAX: u64 = 16 * 1024;
+    let mut bytes = details(pid).ok()?.rss_bytes?;
+    if pid == own_pid() {
+        return Some(bytes);
+    }
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        next += 1;
+        // Each thread has its own.
+        let threads = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten();
+        for thread in threads.flatten().take(FAMILY_MAX) {
+            let Ok(listed) = read(thread.path().join("children"), LENGTH_MAX) else { continue };
+            let listed = String::from_utf8_lossy(&listed).into_owned();
+            for child in listed.split_whitespace().filter_map(|word| word.parse::<Pid>().ok()) {
+                // The verb that asks is one of them, and no part of the gateway.
+                let is_ours = child == own_pid();
+                if family.len() < FAMILY_MAX && !is_ours && !family.contains(&child) {
+                    bytes += details(child).ok().and_then(|it| it.rss_bytes).unwrap_or(0);
+                    family.push(child);
+                }
+            }
+        }
+    }
+    Some(bytes)
+}
+
 /// The parent of this process; 0 for one outside of its pid namespace.
 #[allow(clippy::unnecessary_wraps, reason = "elsewhere it may not be known")]
 pub fn own_parent() -> Seen<Pid> {

@@ -27,6 +27,11 @@ pub fn details(pid: Pid) -> Seen<Details> {
     })
 }
 
+/// What `pid` has in memory, in bytes; the children are not listed cheaply here.
+pub fn family_rss(pid: Pid) -> Option<u64> {
+    details(pid).ok()?.rss_bytes
+}
+
 /// The parent of this process; 0 for one that has ended.
 pub fn own_parent() -> Seen<Pid> {
     Ok(details(std::process::id())?.parent.unwrap_or(0))

@@ -45,6 +45,13 @@ pub(crate) fn leads_session() -> bool {
     u32::try_from(session_of(0)) == Ok(std::process::id())
 }
 
+/// Whether the terminal that standard error is takes our words as those of the job in front.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks"))]
+pub(crate) fn is_in_foreground() -> bool {
+    // SAFETY: both take numbers only; -1 is the group of nobody (tcgetpgrp(3)).
+    unsafe { libc::tcgetpgrp(libc::STDERR_FILENO) == libc::getpgrp() }
+}
+
 /// What stops `pid` as Ctrl-Z would. In a session of its own it is in an orphaned group, where the
 /// kernel drops SIGTSTP (setpgid(2)).
 pub(crate) fn signal_that_stops(pid: Pid) -> i32 {
@@ -73,4 +80,21 @@ pub(crate) fn stop_ourselves() {
             libc::sigaction(number::SIGTSTP, &raw const ours, std::ptr::null_mut());
         }
     }
+}
+
+/// The device of the terminal that one of our standard streams is; `None` where all are redirected.
+pub(crate) fn terminal() -> Option<String> {
+    /// `TTY_NAME_MAX` of Linux is 32.
+    const NAME_LENGTH_MAX: usize = 128;
+    (0..=2).find_map(|descriptor| {
+        let mut name = [0_u8; NAME_LENGTH_MAX];
+        // SAFETY: the buffer is as long as is said, and is written only.
+        let failed =
+            unsafe { libc::ttyname_r(descriptor, name.as_mut_ptr().cast(), NAME_LENGTH_MAX) };
+        if failed != 0 {
+            return None;
+        }
+        let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+        Some(name.to_string_lossy().into_owned())
+    })
 }

@@ -20,6 +20,12 @@ pub(crate) fn leads_session() -> bool {
     false
 }
 
+/// There are no jobs behind others.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks"))]
+pub(crate) fn is_in_foreground() -> bool {
+    true
+}
+
 /// Nothing is ever stopped here.
 pub(crate) fn signal_that_stops(_pid: Pid) -> i32 {
     0
@@ -34,3 +40,8 @@ pub(crate) fn catch_suspension(
 
 /// Nothing is ever stopped here.
 pub(crate) fn stop_ourselves() {}
+
+/// A console has no name.
+pub(crate) fn terminal() -> Option<String> {
+    None
+}

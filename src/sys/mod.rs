@@ -185,12 +185,12 @@ pub use machine::{
 pub(crate) use no_room::NoRoom;
 #[cfg(not(target_os = "linux"))]
 use process::process_rows_by_parents;
+pub(crate) use process::{
+    ExitInfo, TableShows, children_of, directory_of, environment_of, is_forked_copy,
+    is_kernel_thread, processes_of_session, processes_with_environment, session_of, table_shows,
+};
 pub use process::{
     ProcessHandle, command_line, descendants, process_facts, program_name, supervision,
-};
-pub(crate) use process::{
-    TableShows, children_of, directory_of, environment_of, is_forked_copy, is_kernel_thread,
-    processes_of_session, processes_with_environment, session_of, table_shows,
 };
 pub use process_facts::{
     Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState, StartTime,

@@ -10,6 +10,35 @@ use super::process_facts::{
 };
 use super::{ChildEnd, os, process_table_is_ours};
 
+/// What the kernel tells of the end of a process that is not our child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "no other kernel tells"))]
+pub(crate) enum ExitInfo<T> {
+    Known(T),
+    /// It lives, or its parent has not collected it.
+    NotYet,
+    /// This kernel does not tell, and never will.
+    Never,
+}
+
+impl<T> ExitInfo<T> {
+    pub(crate) fn known(self) -> Option<T> {
+        match self {
+            Self::Known(told) => Some(told),
+            Self::NotYet | Self::Never => None,
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn read<U>(self, read: impl FnOnce(T) -> U) -> ExitInfo<U> {
+        match self {
+            Self::Known(told) => ExitInfo::Known(read(told)),
+            Self::NotYet => ExitInfo::NotYet,
+            Self::Never => ExitInfo::Never,
+        }
+    }
+}
+
 /// Looks at `pid`. Existence is asked of the kernel (a pidfd, a process handle), the rest of the
 /// process table; when existence says `Gone` the rest is whatever was still readable (a zombie has
 /// a start time and state).
@@ -71,11 +100,11 @@ impl ProcessHandle {
 
     /// How it ended, once its parent has collected it, where the kernel tells whoever still has it
     /// pinned (Linux 6.15).
-    pub(crate) fn end(&self) -> Option<ChildEnd> {
+    pub(crate) fn end(&self) -> ExitInfo<ChildEnd> {
         #[cfg(target_os = "linux")]
         return self.0.end();
         #[cfg(not(target_os = "linux"))]
-        None
+        ExitInfo::Never
     }
 
     /// Ends it at once: SIGKILL, `TerminateProcess`.

@@ -6,6 +6,7 @@
 //! is looked for only under a name that an anchor can have.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
@@ -22,7 +23,7 @@ const FIRST: Pid = 1;
 #[derive(Debug)]
 pub(crate) struct Proven {
     pid: Pid,
-    handle: ProcessHandle,
+    handle: Arc<ProcessHandle>,
 }
 
 impl Proven {
@@ -97,11 +98,16 @@ impl Proven {
             return Err(Unproven::Denied(shortage.to_string()));
         }
         trust.check(pid, &handle)?;
-        Ok(Self { pid, handle })
+        Ok(Self { pid, handle: Arc::new(handle) })
     }
 
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// The pinned process, for whoever wants to know later how it ended.
+    pub(crate) fn handle(&self) -> Arc<ProcessHandle> {
+        Arc::clone(&self.handle)
     }
 
     /// SIGTERM; one that is stopped gets it, and is let go on to see it.

@@ -84,7 +84,7 @@ impl Shortage {
                  `pids.max`)"
             }
             libc::ENOMEM => {
-                "make room in memory, or raise its limit (RLIMIT_AS: `ulimit -v`, `MemoryMax=`)"
+                "free some memory, or raise its limit (RLIMIT_AS: `ulimit -v`, `MemoryMax=`)"
             }
             _ => "look at the disk (`dmesg`)",
         }

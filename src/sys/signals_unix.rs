@@ -361,6 +361,11 @@ pub(crate) fn asks_to_end(signal: i32) -> bool {
     matches!(signal, number::SIGTERM | number::SIGINT | number::SIGHUP | number::SIGQUIT)
 }
 
+/// Whether a terminal sends it for a key that ends what is in the foreground: Ctrl-C, Ctrl-\.
+pub(crate) fn is_of_a_key(signal: i32) -> bool {
+    matches!(signal, number::SIGINT | number::SIGQUIT)
+}
+
 /// Whether daemons take `signal` for a request to read their configuration again.
 pub(crate) fn may_mean_reload(signal: i32) -> bool {
     signal == number::SIGHUP

@@ -157,6 +157,11 @@ pub(crate) fn asks_to_end(signal: i32) -> bool {
     SHUTDOWN.contains(&signal)
 }
 
+/// Nobody is told of a key from an event that a program has made.
+pub(crate) fn is_of_a_key(_signal: i32) -> bool {
+    false
+}
+
 /// Never: here a hang-up is the end of the console.
 pub(crate) fn may_mean_reload(_signal: i32) -> bool {
     false

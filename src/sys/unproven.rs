@@ -41,12 +41,11 @@ impl fmt::Display for Unproven {
             Self::Elsewhere => {
                 f.write_str("it lives in another container, pid namespace or machine")
             }
-            Self::Copied => f.write_str(
-                "its lock is not the file that is there: this store is a copy of the one that it \
-                 is in",
-            ),
+            Self::Copied => {
+                f.write_str("its lock is not the file here: this store is a copy of its store")
+            }
             Self::Unknown => {
-                f.write_str("its start time is not known, so that its pid may be another's by now")
+                f.write_str("its start time is not known: another process may have its pid now")
             }
             Self::NotOfTheUser(uid) => write!(
                 f,

@@ -155,7 +155,7 @@ impl Export<'_> {
                 return Ok(Some(format!("{}: {why} (pid {pid})", lock.display())));
             }
             AnchorState::Unreadable => {
-                let why = "it cannot be looked at, so that an older gateway may hold it";
+                let why = "it cannot be looked at, so an older gateway may hold it";
                 return Ok(Some(format!("{}: {why}", lock.display())));
             }
             AnchorState::Held | AnchorState::Free | AnchorState::Missing | AnchorState::None => {}
@@ -178,7 +178,7 @@ impl Export<'_> {
             Ok(said) => said,
             Err(Unusable::Missing | Unusable::Corrupt(_)) => return None,
             Err(Unusable::Unreadable(why)) => {
-                return Some(format!("nobody can tell whose it is: {why}"));
+                return Some(format!("it is unknown whose it is: {why}"));
             }
         };
         let is_ours = self.holder().is_some_and(|holder| {
@@ -220,7 +220,7 @@ impl Export<'_> {
         let Some(record) = self.holder().and_then(pid_record) else {
             for file in [lock, pid] {
                 if file.symlink_metadata().is_ok() {
-                    let why = "nobody holds the office, and a file that names nobody harms nobody";
+                    let why = "nobody holds the office, so there is nothing to write";
                     self.files.push(ExportedFile::left(file, why));
                 }
             }
@@ -245,7 +245,7 @@ impl Export<'_> {
         let row = match sys::link_beside(scratch.path(), &path) {
             Ok(()) => ExportedFile::written(path),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                ExportedFile::left(path, "somebody has made it just now")
+                ExportedFile::left(path, "another process has just made it")
             }
             // A filesystem without second names.
             Err(_) => match scratch.persist_noclobber(&path) {

@@ -20,8 +20,9 @@ pub(super) fn files(unit: &Unit) -> Result<Vec<UnitFile>> {
          STOPSIGNAL SIGTERM\n\
          ENTRYPOINT [{words}]\n\
          \n\
-         # Whoever starts the container says how long a stop may take, and what is started again:\n\
-         # 0 is an end that somebody asked for, all others are not.\n\
+         # The command that starts the container says how long a stop may take, and what is\n\
+         # started again:\n\
+         # 0 is a requested end, all others are not.\n\
          #   docker run --stop-timeout {budget_s} --restart on-failure ...\n\
          #   compose:    stop_grace_period: {budget_s}s, restart: on-failure\n\
          #   Kubernetes: terminationGracePeriodSeconds: {budget_s}\n\

@@ -41,7 +41,7 @@ const HEAD: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 "#;
 
 const ENDS: &str = "\
-\t<!-- 0 is an end that somebody asked for; all others are followed by a start. -->
+\t<!-- 0 is a requested end; all others are followed by a start. -->
 \t<key>KeepAlive</key>
 \t<dict>
 \t\t<key>SuccessfulExit</key>

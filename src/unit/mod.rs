@@ -31,7 +31,7 @@ impl Unit {
             Supervisor::Launchd => launchd::files(self),
             Supervisor::S6 => Ok(s6::files(self)),
             Supervisor::Docker => docker::files(self),
-            Supervisor::None => Err(Error::invalid("a unit is for a supervisor, and this is none")
+            Supervisor::None => Err(Error::invalid("there is no unit for this supervisor")
                 .with_hint("one of systemd, launchd, s6, docker")),
         }
     }

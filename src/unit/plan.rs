@@ -160,7 +160,7 @@ impl Unit {
         stop_budget::published_ms(self.budget)?;
         if self.is_executed() && self.supervisor != Supervisor::Systemd {
             let what = if self.says_ready { "READY=1" } else { "sockets that are handed over" };
-            return Err(Error::invalid(format!("{} knows no {what}", self.supervisor))
+            return Err(Error::invalid(format!("{} does not support {what}", self.supervisor))
                 .with_hint("both are for systemd"));
         }
         Ok(())

@@ -36,7 +36,7 @@ fn run(unit: &Unit) -> Vec<u8> {
 const FINISH: &str = "#!/bin/sh
 # ./run has ended with the exit code $1 (256: by signal $2).
 case $1 in
-    # 0: somebody asked for the end, or the gateway was done. 78: a mistake in the configuration,
+    # 0: a requested end, or the gateway was done. 78: a mistake in the configuration,
     # which only a person can repair. To s6-supervise 125 means: not again, before `s6-svc -u`.
     0 | 78) exit 125 ;;
 esac

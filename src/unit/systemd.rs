@@ -75,7 +75,7 @@ NotifyAccess=main
 ";
 
 const ENDS: &str = "\
-# 0 is an end that somebody asked for. All others are followed by a start, 75 (somebody else holds
+# 0 is a requested end. All others are followed by a start, 75 (somebody else holds
 # the office) too, but not 78: that is a mistake which only a person can repair.
 Restart=on-failure
 RestartSec=1s

@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Forensics {
-    /// Say who and what asks a process to end, as its own signal handler would
+    /// Show who asks a process to end, as its own signal handler would
     Snapshot(ForensicsSnapshot),
-    /// Say whether systemd gives a gateway the time that it takes to stop
+    /// Check whether systemd gives a gateway enough time to stop
     Systemd(ForensicsSystemd),
-    /// Leave a slow look at the whole machine to a process of its own, and print its pid
+    /// Start a slow look at the whole machine in its own process, and print its pid
     Diagnose(ForensicsDiagnose),
 }
 

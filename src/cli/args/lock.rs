@@ -14,7 +14,7 @@ pub(crate) enum Lock {
     Acquire(LockAcquire),
     /// Renew the lease of a lock
     Renew(LockRef),
-    /// Say whether a process still holds a lock
+    /// Check whether a process still holds a lock
     Verify(LockRef),
     /// Release a lock, or all locks of a process
     Release(LockRelease),
@@ -39,7 +39,7 @@ pub(crate) struct Identity {
 
 #[derive(Debug, Args)]
 pub(crate) struct LockAcquire {
-    /// What sort of thing it is, e.g. telegram-bot-token
+    /// The sort of identity, e.g. telegram-bot-token
     #[arg(value_name = "SCOPE")]
     pub(crate) scope: OsString,
     #[command(flatten)]
@@ -48,10 +48,10 @@ pub(crate) struct LockAcquire {
     /// `--pid $$`]
     #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: Option<u32>,
-    /// Record it without a keeper process: only pid and start time will tell whether it lives
+    /// Record it without a keeper process: only pid and start time will show whether it is alive
     #[arg(long)]
     pub(crate) no_keeper: bool,
-    /// Ask for a lease that has to be renewed within this time, at most 30 days
+    /// Ask for a lease that must be renewed within this time, at most 30 days
     #[arg(
         long,
         value_name = "DUR",
@@ -59,7 +59,7 @@ pub(crate) struct LockAcquire {
         value_parser = values::parse_duration
     )]
     pub(crate) ttl: Option<Duration>,
-    /// Wait for the lock while another one holds it [without =DUR: without limit]
+    /// Wait for the lock while another process holds it [without =DUR: without limit]
     #[arg(
         long,
         value_name = "DUR",
@@ -69,17 +69,17 @@ pub(crate) struct LockAcquire {
         value_parser = values::parse_wait
     )]
     pub(crate) wait: Option<Wait>,
-    /// What others should be told about the holder; it is stored, so never a secret
+    /// Shown to others; stored in clear, never a secret
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<String>,
-    /// Take it from an owner that is stopped (found so twice, 200 ms apart)
+    /// Evict an owner that is stopped (SIGSTOP), checked twice 200 ms apart
     #[arg(long)]
     pub(crate) evict_stopped: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LockRef {
-    /// What sort of thing it is, e.g. telegram-bot-token
+    /// The sort of identity, e.g. telegram-bot-token
     #[arg(value_name = "SCOPE")]
     pub(crate) scope: OsString,
     #[command(flatten)]
@@ -96,7 +96,7 @@ pub(crate) struct LockRef {
 #[command(override_usage = "incumbent lock release [OPTIONS] <SCOPE> <ID|--identity-env <VAR>>
        incumbent lock release [OPTIONS] --all")]
 pub(crate) struct LockRelease {
-    /// What sort of thing it is, e.g. telegram-bot-token
+    /// The sort of identity, e.g. telegram-bot-token
     #[arg(value_name = "SCOPE", required_unless_present = "all")]
     pub(crate) scope: Option<OsString>,
     /// The identity, e.g. the bot's token; `-` reads it from standard input [an argument shows in
@@ -123,12 +123,34 @@ pub(crate) struct LockRelease {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "incumbent locks [OPTIONS]
+       incumbent locks [OPTIONS] <SCOPE> [ID|--identity-env <VAR>|--hash <H>]")]
+pub(crate) struct Locks {
+    /// Only locks of this sort, e.g. telegram-bot-token
+    #[arg(value_name = "SCOPE")]
+    pub(crate) scope: Option<OsString>,
+    /// Only the lock of this identity; `-` reads it from standard input [an argument shows in `ps`]
+    #[arg(
+        value_name = "ID",
+        allow_negative_numbers = true,
+        conflicts_with_all = ["identity_env", "hash"]
+    )]
+    pub(crate) identity: Option<OsString>,
+    /// Only the lock of the identity in this environment variable
+    #[arg(long, value_name = "VAR", requires = "scope", conflicts_with = "hash")]
+    pub(crate) identity_env: Option<OsString>,
+    /// Only the lock of the identity with this hash, as `incumbent locks` shows it
+    #[arg(long, value_name = "H", requires = "scope")]
+    pub(crate) hash: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
 #[command(
     override_usage = "incumbent unlock [OPTIONS] <SCOPE> <ID|--identity-env <VAR>|--hash <H>>
        incumbent unlock [OPTIONS] --stale"
 )]
 pub(crate) struct Unlock {
-    /// What sort of thing it is, e.g. telegram-bot-token
+    /// The sort of identity, e.g. telegram-bot-token
     #[arg(value_name = "SCOPE", required_unless_present = "stale")]
     pub(crate) scope: Option<OsString>,
     /// The identity, e.g. the bot's token; `-` reads it from standard input [an argument shows in
@@ -149,7 +171,7 @@ pub(crate) struct Unlock {
     /// Every lock whose holder is dead: a sweep before a start
     #[arg(long, conflicts_with_all = ["scope", "identity", "identity_env", "hash", "force"])]
     pub(crate) stale: bool,
-    /// Also when its holder lives or cannot be told dead; nothing is signalled
+    /// Even if the holder is alive or unknown; no signal is sent
     #[arg(long)]
     pub(crate) force: bool,
 }

@@ -9,19 +9,19 @@ use crate::marker::MarkerName;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Marker {
-    /// Leave a marker for a process: takeover, planned_stop, restart, or a word of your own
+    /// Leave a marker for a process: takeover, planned_stop, restart, or any other word
     Write(MarkerWrite),
     /// Show the marker that is open for a process, and leave it open
     Peek(MarkerRead),
     /// Show the marker that is open for a process, and close it; one consumer gets it
     Consume(MarkerRead),
-    /// Close the markers of this name, read or not, whatever has become of the process
+    /// Close the markers of this name, read or not, also if the process has ended
     Clear(MarkerClear),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct MarkerWrite {
-    /// What it says
+    /// The marker's name
     #[arg(value_name = "NAME", value_parser = values::parse_marker)]
     pub(crate) name: MarkerName,
     /// The process it is for
@@ -31,14 +31,14 @@ pub(crate) struct MarkerWrite {
     /// stop budget of the process and 75s]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
     pub(crate) ttl: Option<Duration>,
-    /// Why, for whoever reads it
+    /// Why; shown with the marker
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct MarkerRead {
-    /// What it says [default: any; takeover, planned_stop and restart come first]
+    /// The marker's name [default: any; takeover, planned_stop and restart come first]
     #[arg(value_name = "NAME", value_parser = values::parse_marker)]
     pub(crate) name: Option<MarkerName>,
     /// The process it is for [default: the run we are in, else the parent process]
@@ -48,7 +48,7 @@ pub(crate) struct MarkerRead {
 
 #[derive(Debug, Args)]
 pub(crate) struct MarkerClear {
-    /// What it says
+    /// The marker's name
     #[arg(value_name = "NAME", value_parser = values::parse_marker)]
     pub(crate) name: MarkerName,
     /// The process it is for [default: the run we are in, else the parent process]

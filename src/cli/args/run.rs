@@ -14,16 +14,17 @@ use crate::run::Forward;
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Run {
-    /// Hold this lock as well, or do not start CMD [the identity shows in `ps`: better --lock-env]
+    /// Also hold this lock; do not start CMD without it [the identity shows in `ps`: better
+    /// --lock-env]
     #[arg(long, value_name = "SCOPE=IDENTITY")]
     pub(crate) lock: Vec<OsString>,
-    /// Hold the lock on the identity in this variable as well, or do not start CMD
+    /// Also hold the lock on the identity in this variable; do not start CMD without it
     #[arg(long, value_name = "SCOPE=VAR")]
     pub(crate) lock_env: Vec<OsString>,
-    /// What others should be told about the holder of these locks; it is stored, so never a secret
+    /// Shown to others with these locks; stored in clear, never a secret
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<String>,
-    /// Wait while another one holds the office or a lock [without =DUR: without limit]
+    /// Wait while another process holds the office or a lock [without =DUR: without limit]
     #[arg(
         long,
         value_name = "DUR",
@@ -36,13 +37,13 @@ pub(crate) struct Run {
     /// Take the office over from a live holder: ask it to end, give it its time, then kill it
     #[arg(long)]
     pub(crate) replace: bool,
-    /// Take it over also from one that took over from our own supervisor: a person decides
+    /// Also replace a holder that took over from this supervisor (for use by hand)
     #[arg(long, requires = "replace")]
     pub(crate) force: bool,
-    /// End what the old holder had started and left behind, too
+    /// Also end what the old holder started and left behind
     #[arg(long, requires = "replace")]
     pub(crate) reap: bool,
-    /// Take it over also from another home, which the profile then leaves
+    /// Replace a holder that uses another home, and bind the profile to this one
     #[arg(long, requires = "replace")]
     pub(crate) cross_home: bool,
     /// Do not start a profile that is set to stay stopped (see `desired`)
@@ -51,7 +52,7 @@ pub(crate) struct Run {
     /// How long CMD may take to stop, at most 1h
     #[arg(long, value_name = "DUR", default_value = "90s", value_parser = values::parse_duration)]
     pub(crate) stop_budget: Duration,
-    /// Claim at once, also in a storm of restarts
+    /// Do not wait after repeated failed starts
     #[arg(long)]
     pub(crate) no_backoff: bool,
     /// Become CMD once the office is held: same pid, nothing between CMD and its supervisor, which
@@ -64,11 +65,11 @@ pub(crate) struct Run {
         ]
     )]
     pub(crate) exec: bool,
-    /// Stay with what CMD leaves behind, for as long as any of it lives: a server that executes
+    /// Stay with what CMD leaves behind, for as long as any of it runs: a server that executes
     /// itself again (SIGUSR2), a start script that leaves a daemon
     #[arg(long)]
     pub(crate) follow: bool,
-    /// Leave alive what CMD leaves behind; with =NAME only that program, also beside --follow
+    /// Do not end what CMD leaves behind; with =NAME only that program, also with --follow
     #[arg(
         long,
         value_name = "NAME",
@@ -81,14 +82,14 @@ pub(crate) struct Run {
     /// terminal, a service manager or pm2), always or never
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::parse_forward)]
     pub(crate) forward: Forward,
-    /// Hold the gateway.lock of this directory as well, so that older programs respect this one
+    /// Also hold the gateway.lock of this directory, so that older programs stay away
     #[arg(long, value_name = "DIR")]
     pub(crate) legacy_home: Option<PathBuf>,
     /// Words in the process list by which newer versions of the older gateway recognise this run;
-    /// added by itself
+    /// added automatically
     #[arg(long, value_name = "WORD", num_args = 1..=3, requires = "legacy_home")]
     pub(crate) known_as: Vec<OsString>,
-    /// Exit with this code when the start is refused [default: 75]
+    /// Exit code if the start is refused [default: 75]
     #[arg(short = 'E', value_name = "CODE")]
     pub(crate) refused_exit_code: Option<u8>,
     /// Exit with this code for this cause: planned_stop, taken_over, supervisor_stop, signalled,
@@ -100,7 +101,7 @@ pub(crate) struct Run {
     /// started this process]
     #[arg(long, value_name = "SUPERVISOR", value_parser = values::parse_supervisor)]
     pub(crate) supervisor: Option<Supervisor>,
-    /// Say nothing while CMD runs; why it was not started is said
+    /// Print nothing while CMD runs; a refused start is still explained
     #[arg(long)]
     pub(crate) quiet: bool,
     /// Write the pid of this process to FILE for as long as CMD runs; signals to it reach CMD
@@ -117,12 +118,11 @@ pub(crate) struct Run {
         value_parser = values::parse_lines
     )]
     pub(crate) keep_stderr: Option<usize>,
-    /// Have a shell run LINE each time that CMD has ended: it is told how by JSON on standard input
-    /// and by INCUMBENT_END_*, and is not waited for
+    /// Run LINE in a shell each time CMD has ended. It gets the details as JSON on standard input
+    /// and in INCUMBENT_END_*; nothing waits for it
     #[arg(long, value_name = "LINE")]
     pub(crate) on_end: Option<OsString>,
-    /// Start CMD again when it is unresponsive: a heartbeat that it promised is overdue [=DUR: by
-    /// so long]
+    /// Restart CMD when it is unresponsive: a promised heartbeat is overdue [=DUR: by this much]
     #[arg(
         long,
         value_name = "DUR",
@@ -132,9 +132,28 @@ pub(crate) struct Run {
         value_parser = values::parse_duration
     )]
     pub(crate) restart_unresponsive: Option<Duration>,
-    /// The command and its arguments; options behind it are its own
+    /// The command and its arguments; options after it are its own
     #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+impl Run {
+    /// The option whose value became the command: `--wait 5s` in the place of `--wait=5s`. Only
+    /// to be asked where there is no such command.
+    pub(crate) fn option_without_its_value(&self) -> Option<String> {
+        let word = self.command.first()?.to_str()?;
+        let is_duration = values::parse_duration(word).is_ok();
+        let option = if self.wait.is_some() && is_duration {
+            "--wait"
+        } else if self.restart_unresponsive.is_some() && is_duration {
+            "--restart-unresponsive"
+        } else if self.keep_stderr.is_some() && values::parse_lines(word).is_ok() {
+            "--keep-stderr"
+        } else {
+            return None;
+        };
+        Some(format!("{option}={word}"))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -146,16 +165,16 @@ pub(crate) struct Stop {
     /// Kill it after that
     #[arg(long)]
     pub(crate) force: bool,
-    /// The profile is set to stay stopped (see `desired`)
+    /// Also set the profile to stay stopped (see `desired`)
     #[arg(long)]
     pub(crate) desired: bool,
     /// Every office of the store, or those of --profile and --kind, at the same time
     #[arg(long)]
     pub(crate) all: bool,
-    /// End what it had started and left behind, too
+    /// Also end what it started and left behind
     #[arg(long)]
     pub(crate) reap: bool,
-    /// Why, for whoever reads the marker
+    /// Why; shown with the request
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 }
@@ -168,14 +187,14 @@ pub(crate) struct Restart {
     /// Every office of the store that is held, or those of --profile and --kind, at the same time
     #[arg(long)]
     pub(crate) all: bool,
-    /// Why, for whoever reads the marker
+    /// Why; shown with the request
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Signal {
-    /// HUP, USR1, USR2, ..., by name or by number; never one that ends or stops it: that is `stop`
+    /// HUP, USR1, USR2, ..., by name or by number; to end it use `stop`
     #[arg(value_name = "NAME", value_parser = values::parse_signal)]
     pub(crate) signal: i32,
 }

@@ -13,13 +13,16 @@ pub(crate) struct Status {
     /// Every office of the store, or those of --profile and --kind; exits with 0
     #[arg(long)]
     pub(crate) all: bool,
-    /// Print Prometheus' text format, e.g. for a node exporter's textfile directory
+    /// Print Prometheus' text format, e.g. for a node exporter's textfile directory: of every
+    /// office, unless --profile or --kind names some; exits with 0 whether or not they run
     #[arg(long)]
     pub(crate) metrics: bool,
-    /// Exit with 1 where it runs and is not ready: starting, draining, degraded, unresponsive,
-    /// frozen
+    /// Exit with 1 if it runs but is not ready: starting, draining, degraded, unresponsive, frozen
     #[arg(long, conflicts_with_all = ["all", "metrics"])]
     pub(crate) ready: bool,
+    /// The office that this process holds, itself, as the command of a `run`, or below one of these
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
+    pub(crate) pid: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -37,7 +40,7 @@ pub(crate) struct StatusSet {
     /// The process that holds the office [default: the run we are in, else the parent process]
     #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: Option<u32>,
-    /// starting, running, draining, degraded, stopped, startup_failed, or a word of your own
+    /// starting, running, draining, degraded, stopped, startup_failed, or any other word
     #[arg(long, value_name = "S")]
     pub(crate) state: Option<String>,
     /// Why it ends
@@ -46,10 +49,10 @@ pub(crate) struct StatusSet {
     /// Whether it wants to be started again
     #[arg(long, value_name = "BOOL", value_parser = values::parse_bool)]
     pub(crate) restart_requested: Option<bool>,
-    /// How many agents work for it just now; below 0 counts as 0
+    /// How many agents work for it now; below 0 counts as 0
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) active_agents: Option<i64>,
-    /// Whatever else is to be said; it is stored, so never a secret
+    /// Any other data; stored in clear, never a secret
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     pub(crate) extra: Option<String>,
     /// A sign of life; with =DUR it promises the next one within that time, and a gateway that
@@ -66,7 +69,7 @@ pub(crate) struct StatusSet {
     /// The platform that the following options are about
     #[arg(long, value_name = "P")]
     pub(crate) platform: Option<String>,
-    /// connected, retrying, fatal, or a word of your own
+    /// connected, retrying, fatal, or any other word
     #[arg(long, value_name = "S", requires = "platform")]
     pub(crate) platform_state: Option<String>,
     /// Its last error, for programs
@@ -78,10 +81,10 @@ pub(crate) struct StatusSet {
     /// Whether a person has to do something
     #[arg(long, value_name = "BOOL", requires = "platform", value_parser = values::parse_bool)]
     pub(crate) needs_attention: Option<bool>,
-    /// Since when it tries to connect again: RFC 3339, Unix seconds, or `now`
+    /// When it began to reconnect: RFC 3339, Unix seconds, or `now`
     #[arg(long, value_name = "T", requires = "platform", value_parser = values::parse_time)]
     pub(crate) retrying_since: Option<Time>,
-    /// Whatever else is to be said of it
+    /// Any other data about it
     #[arg(long, value_name = "JSON", requires = "platform", allow_hyphen_values = true)]
     pub(crate) platform_extra: Option<String>,
     /// Forget a field: state, exit-reason, restart-requested, active-agents, extra, serves,
@@ -90,8 +93,7 @@ pub(crate) struct StatusSet {
     /// platform-extra
     #[arg(long, value_name = "FIELD", value_parser = parse_status_field)]
     pub(crate) clear: Vec<StatusField>,
-    /// A profile that it serves beside its own; name all of them in one call, it serves no others
-    /// then
+    /// A profile that it also serves; name all of them in one call, which replaces the earlier ones
     #[arg(long, value_name = "PROFILE", value_parser = values::parse_profile)]
     pub(crate) serves: Vec<ProfileName>,
 }

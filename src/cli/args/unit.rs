@@ -18,8 +18,8 @@ pub(crate) struct Unit {
     /// What the supervisor calls it [default: incumbent-PROFILE, and the kind if it is another]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// How systemd learns that CMD has started: `simple` (it takes that for granted) or `notify`
-    /// (CMD says READY=1; `run --exec` starts it)
+    /// How systemd learns that CMD has started: `simple` (it assumes so) or `notify` (CMD says
+    /// READY=1; `run --exec` starts it)
     #[arg(
         long = "type",
         value_name = "TYPE",

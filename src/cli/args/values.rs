@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime, Timelike};
+
 use crate::exit::{ExitCause, ExitRule, Supervisor};
 use crate::forensics::Span;
 use crate::marker::MarkerName;
 use crate::run::Forward;
-use crate::status::Desired;
-use crate::{ProfileName, Wait, span, sys};
+use crate::status::{Desired, Event};
+use crate::{ProfileName, Wait, clock, span, sys};
 
 /// A sign of life, and the promise that may come with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +93,77 @@ pub(super) fn parse_time(text: &str) -> Result<Time, String> {
             chrono::DateTime::parse_from_rfc3339(text).map_err(|_| refused())?.timestamp_millis()
         }
     };
-    if crate::clock::rfc3339(ms).is_none() {
+    if clock::rfc3339(ms).is_none() {
         return Err(refused());
     }
     Ok(Time::At { ms })
+}
+
+/// The name of an event: of another one there is none, and that looks like a quiet night.
+pub(super) fn parse_event(name: &str) -> Result<String, String> {
+    if Event::NAMES.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("there is no such event; there are {}", Event::NAMES.join(", ")))
+}
+
+/// How many: none is no question.
+pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("name at least 1; without the option all are shown".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A moment of the past, in Unix milliseconds: how long ago (a number alone: seconds), a day, a
+/// time of today, or what [`parse_time`] reads. Days and times without a zone are UTC, as all that
+/// we print.
+pub(super) fn parse_moment(text: &str) -> Result<i64, String> {
+    const WITHOUT_ZONE: [&str; 4] =
+        ["%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"];
+    const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+    /// A smaller number counts seconds, as it does in a duration: so long ago no store was there.
+    const UNIX_TIME_MIN: f64 = 1e9;
+    let now_ms = clock::now_ms();
+    let midnight_ms = now_ms - now_ms.rem_euclid(DAY_MS);
+    let text = text.trim();
+    let is_duration = text.parse::<f64>().is_ok_and(|number| number < UNIX_TIME_MIN);
+    let ms = match text {
+        "now" => Some(now_ms),
+        "today" => Some(midnight_ms),
+        "yesterday" => Some(midnight_ms - DAY_MS),
+        _ if is_duration => None,
+        _ => match parse_time(text) {
+            Ok(Time::At { ms }) => Some(ms),
+            Ok(Time::Now) | Err(_) => None,
+        },
+    };
+    // Of today, which may be yet to come.
+    let ms = ms.or_else(|| {
+        let time = |form: &&str| NaiveTime::parse_from_str(text, form).ok();
+        let time = ["%H:%M", "%H:%M:%S"].iter().find_map(time)?;
+        Some(midnight_ms + i64::from(time.num_seconds_from_midnight()) * 1_000)
+    });
+    let ms = ms.or_else(|| {
+        let day = text.parse::<NaiveDate>().ok()?.and_hms_opt(0, 0, 0)?;
+        Some(day.and_utc().timestamp_millis())
+    });
+    let ms = ms.or_else(|| {
+        let parsed = |form: &&str| NaiveDateTime::parse_from_str(text, form).ok();
+        Some(WITHOUT_ZONE.iter().find_map(parsed)?.and_utc().timestamp_millis())
+    });
+    let ms = ms.or_else(|| {
+        let duration = text.strip_suffix("ago").unwrap_or(text).trim();
+        Some(now_ms.saturating_sub(clock::millis(parse_duration(duration).ok()?)))
+    });
+    ms.filter(|ms| clock::rfc3339(*ms).is_some()).ok_or_else(|| {
+        format!(
+            "{text:?} is not a valid time: `2h` (that long ago), `13:59` (today, UTC), \
+             `yesterday`, `2026-11-22`, `2026-11-22 03:00` (UTC), `2026-11-22T03:00:00Z`, or Unix \
+             seconds"
+        )
+    })
 }
 
 pub(super) fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), String> {

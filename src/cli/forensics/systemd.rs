@@ -71,7 +71,7 @@ fn unit_of(holder: Option<&Report>) -> Fact<String> {
             holder.office,
             supervisor
                 .filter(|word| *word != "none")
-                .map_or_else(|| "nobody that is known".to_owned(), output::one_line)
+                .map_or_else(|| "an unknown supervisor".to_owned(), output::one_line)
         ))),
     }
 }
@@ -87,17 +87,17 @@ fn text(check: &SystemdCheck) -> String {
     let unit = check.unit.as_deref().unwrap_or("no unit");
     let mut text = match check.mismatch {
         Ok(false) => {
-            format!("{}{unit}: {}\n", style.good_mark(), style.good("gives time enough to stop"))
+            format!("{}{unit}: {}\n", style.good_mark(), style.good("gives enough time to stop"))
         }
         Ok(true) => format!(
             "{}{unit}: {}\n",
             style.bad_mark(),
-            style.bad("kills before the gateway has stopped")
+            style.bad("kills the gateway before it has stopped")
         ),
         Err(_) => format!(
             "{}{unit}: {}\n",
             style.doubtful_mark(),
-            style.doubtful("cannot tell whether it gives time enough to stop")
+            style.doubtful("cannot tell whether it gives enough time to stop")
         ),
     };
     if let Some(reason) = check.reason() {

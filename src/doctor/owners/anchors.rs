@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use rusqlite::OptionalExtension;
 
+use crate::claim::sweep::Force;
 use crate::clock::Deadline;
 use crate::doctor::check::{Observation, Opened, counted, each_owner, listed};
 use crate::doctor::judged_owner;
 use crate::doctor::judged_owner::{JudgedOwner, SETTLES_WITHIN};
-use crate::liveness::AnchorState;
+use crate::liveness::{AnchorState, RunState};
 use crate::path_text::quoted;
 use crate::process::anchor;
 use crate::process::anchor::lost::LostOwner;
@@ -129,7 +130,10 @@ fn end_them(pids: &[Pid]) -> String {
         return "ask as root, or where that process runs".to_owned();
     }
     let words = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    format!("look at what it does, and end it: `kill {words}`")
+    format!(
+        "look at what it does, and end it: `kill {words}`, or `kill -KILL {words}` where that \
+             does nothing"
+    )
 }
 
 /// A descriptor that a child inherited holds the lock of an owner that is gone (FIELD-BUGS row 69),
@@ -164,9 +168,9 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
                 path.display()
             );
             seen.push(Observation::warning(text).remedy(format!(
-                "{}; if nothing of it is at work, {}",
+                "{}; if nothing of it is running, {}",
                 end_them(&pids),
-                opened.scene.command("evict --force")
+                opened.evict(owner, Force::Yes)
             )));
             continue;
         }
@@ -177,10 +181,10 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
             owner.pid(),
             owner.judged.ruling.reason()
         );
-        seen.push(Observation::warning(text).remedy(format!(
-            "nothing has to be done, the next start takes its place; {}",
-            end_them(&pids)
-        )));
+        seen.push(
+            Observation::warning(text)
+                .remedy(format!("{}; a start does not wait for that", end_them(&pids))),
+        );
     }
     for file in ended.iter().take(ANCHORS_SHOWN) {
         let NamedBy::Ended(how) = &file.named_by else { continue };
@@ -248,7 +252,7 @@ pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Observation>> {
                 listed(&free, 2, |file| file.name.clone())
             ))
             .remedy(format!(
-                "nothing: the next start collects them, and so does {}",
+                "no action needed: the next start collects them, and so does {}",
                 opened.scene.command("doctor --fix")
             )),
         );
@@ -280,7 +284,7 @@ fn way_out(opened: &Opened, pids: &[Pid]) -> Result<String> {
     } else {
         format!(
             "; if you know that it is harmless, {}",
-            opened.scene.command(&judged_owner::evict_verb(&usual, " --force"))
+            opened.scene.command(&usual.verb("evict --force"))
         )
     };
     Ok(format!("wait until it notices that its store is gone, or {}{evict}", end_them(pids)))
@@ -308,8 +312,40 @@ fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Observation> {
     Ok(Observation::error(text).remedy(way_out(opened, &pids)?))
 }
 
+/// So long a live owner may take to make its anchor again: it looks once a second.
+const MADE_AGAIN_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// Whether the anchor of a live row is missing, and stays so.
+fn stays_missing(opened: &Opened, name: &str, until: Deadline) -> bool {
+    let path = opened.inner().location.anchors.join(name);
+    while anchor::probe(&path) == AnchorState::Missing {
+        if until.has_passed() {
+            let inner = opened.inner();
+            let live = inner.read(|connection| ourselves::live_on_anchor(connection, name));
+            return live.is_ok_and(|count| count > 0);
+        }
+        std::thread::sleep(SETTLES_WITHIN);
+    }
+    false
+}
+
+/// What has an owner make its anchor again.
+fn made_again_by(opened: &Opened, owner: &JudgedOwner) -> String {
+    let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
+    match (owner.pid_here().filter(|_| is_stopped), owner.record.office()) {
+        (Some(pid), _) => {
+            format!("`kill -CONT {pid}` lets it go on, and it makes its anchor again")
+        }
+        (None, Some(office)) => {
+            format!("stop it ({}), and start it again", opened.scene.command(&office.verb("stop")))
+        }
+        (None, None) => "end it where it runs, and start it again".to_owned(),
+    }
+}
+
 pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
     let anchors = &opened.inner().location.anchors;
+    let made_again = Deadline::after(MADE_AGAIN_WITHIN);
     each_owner(opened, |owner| {
         if owner.is_dead() {
             return None;
@@ -317,24 +353,21 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
         let file = owner.record.anchor.as_deref().unwrap_or_default();
         let held = format!("{} is held by {}", owner.name(), owner.pid());
         match owner.judged.evidence.anchor {
-            AnchorState::Missing => Some(
+            AnchorState::Missing => stays_missing(opened, file, made_again).then(|| {
                 Observation::warning(format!(
-                    "{held}, whose anchor {file} is gone from {}: only its pid and start time tell \
-                     that it lives",
+                    "{held}, whose anchor {file} is gone from {}: only its pid and start time show \
+                     that it is alive",
                     anchors.display()
                 ))
-                .remedy(
-                    "nothing as a rule: its owner creates it again within a second, unless it is \
-                     stopped or writes nothing; then start it again",
-                ),
-            ),
+                .remedy(made_again_by(opened, owner))
+            }),
             AnchorState::Unreadable => Some(
                 Observation::unknown(format!("{held}, whose anchor {file} cannot be looked at"))
                     .remedy(format!("look at the modes of {}", quoted(anchors))),
             ),
             AnchorState::None => Some(Observation::info(format!(
-                "{held} without an anchor (`--no-keeper`): only its pid and start time tell that \
-                 it lives"
+                "{held} without an anchor (`--no-keeper`): only its pid and start time show that \
+                 it is alive"
             ))),
             AnchorState::Held | AnchorState::Free => None,
         }

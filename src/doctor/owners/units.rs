@@ -8,6 +8,8 @@ use crate::doctor::check::{Observation, Opened, counted, listed};
 use crate::doctor::judged_owner::JudgedOwner;
 use crate::forensics::systemd::SystemdCheck;
 use crate::process::subject;
+use crate::records::conflicts::CURRENT_FOR_MS;
+use crate::records::waiters::WaiterRow;
 use crate::span::Span;
 use crate::stop_budget::StopPhases;
 use crate::{Result, sys};
@@ -16,16 +18,14 @@ use crate::{Result, sys};
 /// supervisor's own starts are refused.
 pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
     let mut seen = Vec::new();
+    let waiting = opened.waiting()?;
     for owner in opened.owners()?.iter().filter(|owner| owner.lives()) {
         let Some(pid) = owner.pid_here() else { continue };
         let recorded = owner.record.supervisor.as_deref().unwrap_or("none");
         let now = subject::supervisor_word(&sys::supervision(pid));
         let stop = owner.record.office().map_or_else(
             || format!("end it (`kill {pid}`)"),
-            |office| {
-                let verb = format!("stop --profile {} --kind {}", office.profile, office.kind);
-                format!("stop it ({})", opened.scene.command(&verb))
-            },
+            |office| format!("stop it ({})", opened.scene.command(&office.verb("stop"))),
         );
         // Read after its row: who has ended meanwhile is under nobody.
         let is_it_still = || sys::process_facts(pid).start_time == owner.record.start_time;
@@ -41,24 +41,52 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
             );
         }
         if recorded == "none" {
+            let recent_ms = opened.now_ms().saturating_sub(CURRENT_FOR_MS);
+            let held = format!(
+                "{} is held by pid {pid}, which no supervisor started, since {}",
+                owner.name(),
+                owner.since()
+            );
+            seen.extend(waiting_services(&waiting, owner).into_iter().map(
+                |(service, since_ms)| {
+                    let since = rfc3339(since_ms).unwrap_or_else(|| "an unknown time".to_owned());
+                    Observation::warning(format!("{held}; {service} waits for it since {since}"))
+                        .remedy(format!("{stop}: then the service starts it"))
+                },
+            ));
             let refused = refused_services(opened, owner)?;
-            seen.extend(refused.into_iter().map(|(service, count, last)| {
-                Observation::warning(format!(
-                    "{} is held by pid {pid}, which no supervisor started, since {}; {service} was \
-                     refused it {}, the last time at {last}",
-                    owner.name(),
-                    owner.since(),
+            seen.extend(refused.into_iter().map(|(service, count, last_at_ms)| {
+                let last = rfc3339(last_at_ms).unwrap_or_else(|| "an unknown time".to_owned());
+                let text = format!(
+                    "{held}; {service} was refused it {}, the last time at {last}",
                     counted(usize::try_from(count).unwrap_or(usize::MAX), "time", "times"),
-                ))
-                .remedy(format!("{stop}, and let the service start it"))
+                );
+                // A service that was switched off since does not try any more.
+                let is_recent = last_at_ms >= recent_ms;
+                let seen =
+                    if is_recent { Observation::warning(text) } else { Observation::info(text) };
+                seen.remedy(format!("{stop}, and let the service start it"))
             }));
         }
     }
     Ok(seen)
 }
 
-/// The services whose starts this owner refused, how often, and when last.
-fn refused_services(opened: &Opened, owner: &JudgedOwner) -> Result<Vec<(String, i64, String)>> {
+/// The services that wait for what this owner holds, and since when the first of each does.
+fn waiting_services<'a>(waiting: &'a [WaiterRow], owner: &JudgedOwner) -> BTreeMap<&'a str, i64> {
+    let office = owner.record.office();
+    let mut services = BTreeMap::new();
+    for row in waiting.iter().filter(|row| row.lock.is_none() && row.office == office) {
+        // The longest comes first.
+        if let Some(service) = row.record.supervisor.as_deref().and_then(service_of) {
+            services.entry(service).or_insert(row.since_ms);
+        }
+    }
+    services
+}
+
+/// The services whose starts this owner refused, how often, and when last: Unix milliseconds.
+fn refused_services(opened: &Opened, owner: &JudgedOwner) -> Result<Vec<(String, i64, i64)>> {
     let rows: Vec<(String, i64, i64)> = opened.inner().read(|connection| {
         Ok(connection
             .prepare_cached(
@@ -77,8 +105,7 @@ fn refused_services(opened: &Opened, owner: &JudgedOwner) -> Result<Vec<(String,
             *entry = (entry.0.saturating_add(count), entry.1.max(last_at_ms));
         }
     }
-    let at = |ms| rfc3339(ms).unwrap_or_else(|| "an unknown time".to_owned());
-    Ok(services.into_iter().map(|(name, (count, last))| (name, count, at(last))).collect())
+    Ok(services.into_iter().map(|(name, (count, last))| (name, count, last)).collect())
 }
 
 /// The service in the name of a party: `parent:12/... systemd:gw.service`.
@@ -135,7 +162,7 @@ fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Observatio
     match (&check.mismatch, &check.timeout_stop) {
         (Ok(true), Ok(given)) => {
             let text = format!(
-                "{unit} is killed {given} after it is asked to stop, and {of} may take {}",
+                "{unit} is killed {given} after it is asked to stop, but {of} may take {}",
                 Span::Finite(check.expected_min)
             );
             let remedy = check.advice();
@@ -143,7 +170,7 @@ fn one_unit(unit: &str, budget: Duration, names: &[String]) -> Option<Observatio
         }
         (Ok(_), _) => None,
         (Err(_), _) => Some(Observation::unknown(format!(
-            "whether {unit} gives {of} time enough to stop cannot be told: {}",
+            "cannot tell whether {unit} gives {of} enough time to stop: {}",
             check.reason().unwrap_or("systemd does not say")
         ))),
     }

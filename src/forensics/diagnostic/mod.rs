@@ -238,7 +238,7 @@ fn open_log(path: &Path) -> Result<File> {
     let failed = |what: &str, error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::PermissionDenied => "name a file that this user may write",
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that disk",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some disk space",
             _ => "name a file for the log, in a directory of this user's",
         };
         let is_wrong_path = matches!(

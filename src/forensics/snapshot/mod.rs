@@ -163,12 +163,13 @@ impl Snapshot {
         }
     }
 
-    /// The signal's sender for people: `pid 4242 (bash deploy.sh), uid 1000`.
+    /// The signal's sender for people: `pid 4242 (bash deploy.sh), uid 1000`, or `a key at the
+    /// terminal (/dev/pts/3)`.
     ///
     /// # Errors
     /// Why it is not known.
     pub fn sender_in_words(&self) -> Fact<String> {
-        received::in_words(&self.sender)
+        received::in_words(&self.sender, received::is_key(self.origin, self.signal_num))
     }
 
     /// The same without any store: the fields that come from one are unavailable, and say `why`.
@@ -184,7 +185,7 @@ impl Snapshot {
 
     /// What the signal means if nobody announced it; `None` if there was none.
     pub(crate) fn cause(&self) -> Option<ExitCause> {
-        self.signal_num.map(|_| received::cause_of(self.origin))
+        self.signal_num.map(|number| received::cause_of(self.origin, Some(number)))
     }
 
     /// Whether the signal may be a request to read the configuration again: SIGHUP, unless the
@@ -351,6 +352,12 @@ mod tests {
         assert_eq!(cause(by(std::process::id())), Some(ExitCause::Signalled));
         assert_eq!(cause(SignalOrigin::Elsewhere { uid: 0 }), Some(ExitCause::SupervisorStop));
         assert_eq!(cause(SignalOrigin::Kernel), Some(ExitCause::Signalled));
+        // Ctrl-C in the foreground.
+        let typed = Caught { number: 2, from_terminal: true, origin: SignalOrigin::Kernel };
+        let typed = Snapshot::take(ReceivedSignal::by_us(typed));
+        let is_key = sys::signals::is_of_a_key(2);
+        assert_eq!(typed.cause() == Some(ExitCause::SupervisorStop), is_key);
+        assert_eq!(typed.sender_in_words().is_ok_and(|by| by.contains("a key")), is_key);
         // Nobody knows who sent what somebody else has caught.
         assert_eq!(snapshot(Some(15)).cause(), Some(ExitCause::Signalled));
         assert_eq!(snapshot(None).cause(), None);

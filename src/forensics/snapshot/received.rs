@@ -6,7 +6,8 @@ use serde_json::json;
 use crate::forensics::snapshot::process::ProcessSummary;
 use crate::forensics::{Fact, Unavailable, unavailable};
 use crate::process::exit_code::ExitCause;
-use crate::sys::{Caught, Pid, SignalOrigin, details, signals};
+use crate::records::shutdowns::BY_A_KEY;
+use crate::sys::{Caught, Pid, SignalOrigin, details, jobs, signals};
 
 /// Why it cannot be known who sent a signal that somebody else has caught.
 const NOT_CAUGHT: &str =
@@ -23,7 +24,7 @@ pub(crate) enum ReceivedSignal {
 
 impl ReceivedSignal {
     pub(crate) fn by_us(caught: Caught) -> Self {
-        Self::ByUs(caught, Box::new(Sender::of(caught.origin)))
+        Self::ByUs(caught, Box::new(Sender::of(caught.origin, caught.number)))
     }
 
     fn origin(&self) -> Option<SignalOrigin> {
@@ -44,14 +45,20 @@ impl ReceivedSignal {
     /// The sender for people, or why it is not known.
     pub(crate) fn sender_in_words(&self) -> Fact<String> {
         match self {
-            Self::ByUs(_, sender) => in_words(sender),
+            Self::ByUs(caught, sender) => {
+                in_words(sender, is_key(Some(caught.origin), Some(caught.number)))
+            }
             Self::ByOthers(_) => unavailable(NOT_CAUGHT),
         }
     }
 
     /// What it means if nobody announced it.
     pub(crate) fn cause(&self) -> ExitCause {
-        cause_of(self.origin())
+        let number = match self {
+            Self::ByUs(caught, _) => Some(caught.number),
+            Self::ByOthers(number) => *number,
+        };
+        cause_of(self.origin(), number)
     }
 
     pub(crate) fn may_mean_reload(&self) -> bool {
@@ -75,7 +82,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    fn of(origin: SignalOrigin) -> Fact<Self> {
+    fn of(origin: SignalOrigin, signal: i32) -> Fact<Self> {
         match origin {
             SignalOrigin::Process { pid, uid, how } => {
                 let (mut process, seen) = ProcessSummary::look(pid);
@@ -83,7 +90,7 @@ impl Sender {
                 if seen.is_ok_and(|seen| seen.uid.is_some_and(|now| now != uid)) {
                     process = ProcessSummary::unknown(
                         pid,
-                        &Unavailable::new("it has ended, and its pid is another process' by now"),
+                        &Unavailable::new("it has ended, and another process has its pid now"),
                     );
                 }
                 Ok(Self { uid, how, process })
@@ -92,6 +99,10 @@ impl Sender {
                 "the sender (uid {uid}) lives outside of this pid namespace, e.g. on the \
                  container's host"
             ))),
+            // It sends this one when a terminal is closed, or its connection is lost.
+            SignalOrigin::Kernel if signals::may_mean_reload(signal) => {
+                unavailable("the terminal was closed")
+            }
             SignalOrigin::Kernel => {
                 unavailable("the kernel sent it, e.g. for a key that was typed at the terminal")
             }
@@ -110,9 +121,16 @@ impl Serialize for Sender {
     }
 }
 
+/// Whether somebody pressed Ctrl-C or Ctrl-\ in the foreground: whoever sits there has started it,
+/// and ends it.
+pub(super) fn is_key(origin: Option<SignalOrigin>, signal: Option<i32>) -> bool {
+    origin == Some(SignalOrigin::Kernel) && signal.is_some_and(signals::is_of_a_key)
+}
+
 /// What a signal means if nobody announced it, by where it came from.
-pub(super) fn cause_of(origin: Option<SignalOrigin>) -> ExitCause {
+pub(super) fn cause_of(origin: Option<SignalOrigin>, signal: Option<i32>) -> ExitCause {
     match origin {
+        _ if is_key(origin, signal) => ExitCause::SupervisorStop,
         Some(SignalOrigin::Process { pid, .. }) if details::own_parent() == Ok(pid) => {
             ExitCause::SupervisorStop
         }
@@ -129,7 +147,13 @@ pub(super) fn may_mean_reload(signal: i32, origin: Option<SignalOrigin>) -> bool
     signals::may_mean_reload(signal) && origin != Some(SignalOrigin::Kernel)
 }
 
-pub(super) fn in_words(sender: &Fact<Sender>) -> Fact<String> {
+pub(super) fn in_words(sender: &Fact<Sender>, is_key: bool) -> Fact<String> {
+    if is_key {
+        return Ok(match jobs::terminal() {
+            Some(name) => format!("{BY_A_KEY} ({name})"),
+            None => BY_A_KEY.to_owned(),
+        });
+    }
     let Sender { uid, process, .. } = sender.as_ref().map_err(Clone::clone)?;
     let command = match (&process.cmdline, &process.name) {
         (Ok(command), _) => command.clone(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::claim::wait::{WaitOptions, until_granted};
 use crate::claim::{ATTEMPTS, changes_too_fast};
 use crate::office::claim::candidate::Candidate;
-use crate::office::claim::{Claim, Won};
+use crate::office::claim::{Claim, Won, insert};
 use crate::office::options::ClaimOptions;
 use crate::office::profile::Profile;
 use crate::office::takeover::carry_out;
@@ -47,6 +47,8 @@ fn claim_for_myself(
         wait: options.wait,
         cancel: &options.cancel,
         for_whom: None,
+        office: Some(office),
+        subject: candidate.subject,
         profile: Some(&office.profile),
         origin: candidate.origin,
         version: candidate.version,
@@ -60,12 +62,17 @@ fn claim_for_myself(
     Ok(match (answer, candidate.replace) {
         (Ok(Won::Tenure(tenure)), _) => Claim::Granted(tenure),
         (Ok(Won::Plan(plan)), Some(replace)) => {
-            carry_out::carry_out(store, &candidate, replace, plan, &options.cancel)?
+            carry_out::carry_out(store, &candidate, replace, *plan, &options.cancel)?
         }
         (Ok(Won::Plan(_)), None) => {
             return Err(Error::internal("a takeover was planned that nobody asked for"));
         }
-        (Err(holder), _) => Claim::Held(holder),
+        (Err(mut holder), _) => {
+            if options.wait.waits() {
+                insert::refused_after_wait(inner, &candidate, &mut holder);
+            }
+            Claim::Held(holder)
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 //! The row of the new holder, or the record of the refusal.
 
+use rusqlite::Connection;
 use serde_json::json;
 
 use crate::claim::examine::Evicted;
@@ -12,7 +13,7 @@ use crate::records::starts::Start;
 use crate::records::{End, EndReason, EventRecord, NewInstance, profiles, reservations, starts};
 use crate::scoped::survey;
 use crate::store::{AnchoredBy, Inner, OwnRow, Tx, ourselves};
-use crate::{Nonce, Result, Wanted};
+use crate::{Holder, Nonce, Reason, Result, Wanted};
 use std::time::Duration;
 
 /// Counts a refusal, and says when the next start may come.
@@ -32,9 +33,20 @@ pub(crate) fn refuse_candidate(
         };
         record_start(tx, inner, candidate, refused)?;
     }
-    let backoff = backoff_ms(tx, inner, candidate)?.map(Duration::from_millis);
+    let backoff = backoff(tx, inner, candidate)?;
     holder.retry_after = backoff.or(holder.retry_after);
     Ok(ClaimOutcome::Held(obstacle))
+}
+
+/// The same after a wait in vain, which is on record by now.
+pub(super) fn refused_after_wait(inner: &Inner, candidate: &Candidate<'_>, holder: &mut Holder) {
+    match inner.read(|connection| backoff(connection, inner, candidate)) {
+        Ok(backoff) => {
+            let reserved_for = holder.retry_after.filter(|_| holder.reason == Reason::Reserved);
+            holder.retry_after = backoff.or(reserved_for);
+        }
+        Err(error) => tracing::debug!(%error, "when to start again is told as of before the wait"),
+    }
 }
 
 fn record_start(
@@ -54,12 +66,17 @@ fn record_start(
     )
 }
 
-fn backoff_ms(tx: &Tx<'_>, inner: &Inner, candidate: &Candidate<'_>) -> Result<Option<u64>> {
+/// How long the next start has to wait, if the party is in a storm.
+fn backoff(
+    connection: &Connection,
+    inner: &Inner,
+    candidate: &Candidate<'_>,
+) -> Result<Option<Duration>> {
     let Some(party) = &candidate.subject.party else { return Ok(None) };
     let now = inner.clock().boot_ms();
     let boot_id = inner.observer().boot_id.as_deref();
-    let storm = storm::of(tx, candidate.office, party, boot_id, now)?;
-    Ok(storm.map(|storm| storm.remaining_ms(now)))
+    let storm = storm::of(connection, candidate.office, party, boot_id, now)?;
+    Ok(storm.map(|storm| Duration::from_millis(storm.remaining_ms(now))))
 }
 
 pub(in crate::office) fn insert(
@@ -104,7 +121,7 @@ pub(in crate::office) fn insert(
             writer: &writer,
             writer_pid: inner.observer().pid,
         };
-        owner.beat(tx, None)?;
+        owner.beat(tx, None, None)?;
     }
     if let Some(waiter) = candidate.waiter {
         ending::end_other(tx, waiter, &End::new(EndReason::Released))?;

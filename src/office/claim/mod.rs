@@ -40,7 +40,7 @@ pub enum Claim {
 
 /// Claims what is reserved for the row `candidate.waiter`.
 pub(crate) fn claim_reserved(store: &Store, candidate: &Candidate<'_>) -> Result<Claim> {
-    let turn = Turn { waiter: candidate.waiter, deadline: Deadline::never() };
+    let turn = Turn { waiter: candidate.waiter, deadline: Deadline::never(), count: Count::No };
     Ok(match attempt(store, candidate, &turn)? {
         Attempt::Granted(Won::Tenure(tenure)) | Attempt::Shared(Won::Tenure(tenure)) => {
             Claim::Granted(tenure)
@@ -57,15 +57,14 @@ pub(crate) fn claim_reserved(store: &Store, candidate: &Candidate<'_>) -> Result
 enum Won {
     Tenure(Tenure),
     /// The office is reserved for us, and its holder is to be brought to an end.
-    Plan(Plan),
+    Plan(Box<Plan>),
 }
 
-/// One claim that does not wait for the holder; retries that a person waits for are refused
-/// without being counted again.
+/// One claim that does not wait for the holder.
 fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Attempt<Won>> {
     let inner = &store.inner;
     let candidate = Candidate { waiter: turn.waiter, ..candidate.clone() };
-    let count = if turn.waiter.is_some() { Count::No } else { Count::Yes };
+    let count = turn.count;
     let mut aside = Lookups::default();
     for _ in 0..ATTEMPTS + request::owners_max(candidate.locks) {
         // Claims of this process are serialised, so that its own fresh row is never taken for
@@ -82,7 +81,7 @@ fn attempt(store: &Store, candidate: &Candidate<'_>, turn: &Turn) -> Result<Atte
         let outcome = match step {
             TakeoverStep::Claimed(outcome) => outcome,
             TakeoverStep::Reserved(reserved) => {
-                return Ok(Attempt::Granted(Won::Plan(reserved.plan(inner))));
+                return Ok(Attempt::Granted(Won::Plan(Box::new(reserved.plan(inner)))));
             }
         };
         match outcome {

@@ -87,7 +87,7 @@ impl Tenure {
                 ErrorKind::Busy,
                 format!("{} is being stopped or replaced", self.office()),
             )
-            .with_hint("end, as was asked for"));
+            .with_hint("end this process, as requested"));
         }
         let inner = &self.footing.inner;
         // Nobody of ours claims or releases anything in between, or hands over.
@@ -97,7 +97,7 @@ impl Tenure {
         if !inner.pending.lock().is_empty() {
             return Err(Error::new(
                 ErrorKind::Busy,
-                "something that this process has released is not written yet",
+                "what this process released is not written yet",
             )
             .with_hint("try again"));
         }

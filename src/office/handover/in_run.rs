@@ -25,6 +25,7 @@ use crate::owner::OurRun;
 use crate::owner::request::Request;
 use crate::process::command_lock;
 use crate::process::handover::Given;
+use crate::records::instances::Came;
 use crate::records::{Command, CommandLock, Record, instances};
 use crate::store::Inner;
 use crate::sys::handover::Inherited;
@@ -70,7 +71,7 @@ impl Tenure {
         })?;
         if !sys::owner_follows(&opened) {
             return Err(refused(
-                "which does not go on with another process",
+                "which cannot continue with another process",
                 "execute the successor in this process (`Tenure::exec`), or end: the run can \
                  start it again",
             ));
@@ -94,6 +95,7 @@ pub(super) fn take_place(
     drop(proof);
     let secret = Secret::new(&will);
     let observer = inner.observer();
+    let came = Came::otherwise(inner, observer.pid);
     let taken = inner.write(|tx| {
         let Some(row) = instances::by_id(tx, record.id)?.filter(Record::is_live) else {
             return Ok(Err(NotInherited::Lost));
@@ -110,7 +112,7 @@ pub(super) fn take_place(
         if !is_child || row.pid_ns != observer.pid_ns {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                "the command of a `run` hands over to a child of its own alone",
+                "the command of a `run` can hand over only to its own child",
             )
             .with_hint("let the start script of the successor `exec` it"));
         }
@@ -121,7 +123,7 @@ pub(super) fn take_place(
             lock: hold_command_lock(inner, &row),
             lock_inode: row.identity.command_lock_inode,
         };
-        Ok(if instances::set_child(tx, row.id, nonce, &command)? {
+        Ok(if instances::set_child(tx, row.id, nonce, &command, came)? {
             Ok(())
         } else {
             Err(NotInherited::Lost)

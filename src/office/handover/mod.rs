@@ -123,7 +123,7 @@ impl NotInherited {
             Self::OtherRun => "the `run` of this environment did not start this process",
             Self::OtherStore => "what was handed over is on record in another store",
             Self::Lost => "what was handed over was lost before",
-            Self::TakenBack => "the predecessor waits no longer for a successor",
+            Self::TakenBack => "the predecessor no longer waits for a successor",
             Self::AskedToEnd => "somebody is stopping or replacing the predecessor",
         }
     }

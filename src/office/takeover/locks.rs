@@ -83,8 +83,8 @@ impl Tenure {
         let store = Store { inner: std::sync::Arc::clone(inner) };
         let tenancy = self.tenancy();
         let try_once = |tenancy: &Tenancy<'_>, waiter, count| {
-            let turn = Turn { waiter, deadline: Deadline::never() };
-            attempt(&store, Some(tenancy), requests, options.stopped, &turn, count)
+            let turn = Turn { waiter, deadline: Deadline::never(), count };
+            attempt(&store, Some(tenancy), requests, options.stopped, &turn)
         };
         let acquire = |count| {
             options

@@ -13,7 +13,7 @@ use crate::patience::with_budget;
 use crate::process::descendants::LeftOver;
 use crate::records::{LockRow, Record, instances, locks};
 use crate::stop_budget::KILL_GRACE;
-use crate::store::Inner;
+use crate::store::{ENDS_WITHIN, Inner};
 use crate::sys::{Proven, Unproven};
 use crate::{Cancel, Wanted, sys};
 
@@ -140,6 +140,16 @@ impl<'a> Pursuit<'a> {
 
     /// Waits for its end, and escalates.
     pub(crate) fn finish(&self, insistence: Insistence, cancel: &Cancel) -> Pursued {
+        let pursued = self.pursue(insistence, cancel);
+        if let (Pursued::Over { .. }, Ok(owner)) = (&pursued, &self.owner) {
+            // How it ended is known once its parent has collected it.
+            let now_ms = self.inner.clock().wall_ms();
+            self.inner.witnessed.watch(self.record.id, owner.handle(), now_ms);
+        }
+        pursued
+    }
+
+    fn pursue(&self, insistence: Insistence, cancel: &Cancel) -> Pursued {
         if self.wait_over(self.until, || cancel.ends_wait()) {
             return Pursued::Over { killed: false };
         }
@@ -199,7 +209,6 @@ impl<'a> Pursuit<'a> {
     /// Whether the owner's process goes on without what it held. One that lets go as the last thing
     /// that it does is given the time for that.
     pub(crate) fn goes_on(&self, cancel: &Cancel) -> bool {
-        const ENDS_WITHIN: Duration = Duration::from_millis(500);
         let until = Deadline::after(ENDS_WITHIN);
         self.owner.as_ref().is_ok_and(|owner| {
             while !until.has_passed() && !cancel.ends_wait() {

@@ -279,6 +279,7 @@ pub(super) fn write_down(
     let argv = survey::masked(candidate.subject, candidate.locks);
     let as_whom = WaitingAs {
         profile: Some(&candidate.office.profile),
+        kind: Some(&candidate.office.kind),
         origin: candidate.origin,
         version: candidate.version,
         stop_budget_ms: candidate.stop_budget_ms,
@@ -299,7 +300,10 @@ pub(super) fn write_down(
     for wanted in locks.chain(others).chain(office) {
         reservations::make(tx, &wanted, instance, Purpose::Takeover, millis(deadline))?;
     }
-    let by = ourselves::describe_self(inner, &argv);
+    let mut by = ourselves::describe_self(inner, &argv);
+    if let Some(who) = candidate.replace.and_then(|replace| replace.by.as_ref()) {
+        by += &format!(", {who}");
+    }
     for target in &targets {
         let ttl = stop_budget::marker_lives(deadline);
         let name = MarkerName::takeover();

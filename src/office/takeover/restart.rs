@@ -19,7 +19,7 @@ use crate::owner::{InProgress, judgement, look};
 use crate::patience::PATIENCE_MIN;
 use crate::records::profiles::check_home;
 use crate::records::{Record, instances, markers};
-use crate::status::answer;
+use crate::status::{LastEnd, answer, ended};
 use crate::store::{Inner, Tx};
 use crate::{Cancel, Holder, InstanceId, Kind, Office, Result, Wanted, marker, owner, stop_budget};
 
@@ -52,6 +52,8 @@ request_setters!(RestartOptions);
 pub enum Restart {
     /// It was served, by this generation: the same one if it is a `run`.
     Done(InstanceId),
+    /// It was served, by this generation, which has ended at once: its new command crashed.
+    Ended(InstanceId, Box<LastEnd>),
     /// Nobody is running.
     NotRunning,
     /// Nobody is on record, and an owner whose record is gone with its store may be at work:
@@ -248,7 +250,9 @@ fn unless_it_failed(inner: &Inner, instance: InstanceId) -> Result<Restart> {
     loop {
         let standing = inner.read(|connection| instances::standing(connection, instance))?;
         if standing.is_none_or(|row| row.ended.is_some()) {
-            return Ok(Restart::NotRunning);
+            let record = inner.read(|connection| instances::by_id(connection, instance))?;
+            let end = record.as_ref().and_then(ended::last_end);
+            return Ok(end.map_or(Restart::NotRunning, |end| Restart::Ended(instance, end.into())));
         }
         if deadline.has_passed() {
             return Ok(Restart::Done(instance));

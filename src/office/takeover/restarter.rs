@@ -64,6 +64,20 @@ impl Restarter {
         Self::of_process(pid).or_else(by_record)
     }
 
+    /// The process `supervisor`, if it is one, of something that has ended: by what name it knew
+    /// that, nobody can tell any more.
+    pub(crate) fn left_by(supervisor: Pid) -> Option<Self> {
+        let found = Self::called(
+            &sys::program_name(supervisor).unwrap_or_default(),
+            &sys::command_line(supervisor).unwrap_or_default(),
+        );
+        Some(match found? {
+            Self::Runit { .. } => Self::Runit { directory: sys::directory_of(supervisor) },
+            Self::S6 { .. } => Self::S6 { directory: sys::directory_of(supervisor) },
+            other => other,
+        })
+    }
+
     /// The nearest one above `pid`. What stands between them is of its session: a shell that
     /// somebody logged in to has a supervisor as well, which does not start its commands again.
     fn of_process(pid: Pid) -> Option<Self> {

@@ -318,6 +318,7 @@ fn prepare(
     let nonce = Nonce::random()?;
     let as_whom = WaitingAs {
         profile: Some(&office.profile),
+        kind: Some(&office.kind),
         origin: Origin::Library,
         version: None,
         stop_budget_ms: stop_budget::DEFAULT_MS,
@@ -417,10 +418,11 @@ fn finish(
             return StopOutcome::Ended { instance, pid, killed, still_runs };
         }
         Pursued::TimedOut => (Reason::TimedOut, "it has not ended in its time".to_owned()),
-        Pursued::Cancelled => (Reason::TimedOut, "nobody waited any longer".to_owned()),
+        Pursued::Cancelled => (Reason::TimedOut, "the wait was cancelled".to_owned()),
         Pursued::CannotSignal(Unproven::Ancestor) => {
             is_our_ancestor = true;
-            let why = "it cannot be signalled: it started this process; it was asked by a marker";
+            let why = "it cannot be signalled, because it started this process; a marker asks it \
+                       to end";
             (Reason::CannotSignal, why.to_owned())
         }
         Pursued::CannotSignal(why) => {
@@ -476,7 +478,10 @@ fn settle(
         }
         Ok(())
     });
-    if let Err(error) = settled {
-        tracing::warn!(%error, "the end of a stopped owner is left for the next claim to record");
+    match settled {
+        Ok(()) => ending::note_seen_ends(inner),
+        Err(error) => tracing::warn!(
+            %error, "the end of a stopped owner is left for the next claim to record"
+        ),
     }
 }

@@ -17,6 +17,7 @@ use crate::claim::guard::watch;
 use crate::owner::ending;
 use crate::process::descendants::LeftOver;
 use crate::process::older::beside::{HeldBeside, LostLock};
+use crate::records::instances::Came;
 use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
 use crate::scoped::{GrantedLock, guard};
@@ -229,13 +230,13 @@ impl Tenure {
         self.footing.inner.let_go_of_lost_store();
     }
 
-    /// Records the command that a `run` is about to let go; a restart that was asked for is served
-    /// by that. What the last command said of itself goes with it (a trigger of the schema). False
-    /// when the office was lost.
-    pub(crate) fn set_child(&self, command: &Command) -> Result<bool> {
+    /// Records the command that a `run` is about to let go, or goes on with in another store; a
+    /// restart that was asked for is served by that. What the last command said of itself goes with
+    /// it (a trigger of the schema). False when the office was lost.
+    pub(crate) fn set_child(&self, command: &Command, came: Came) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
-        inner.write(|tx| {
-            if !instances::set_child(tx, *instance, &self.nonce, command)? {
+        let recorded = inner.write(|tx| {
+            if !instances::set_child(tx, *instance, &self.nonce, command, came)? {
                 return Ok(false);
             }
             records_markers::serve_restarts(
@@ -244,14 +245,19 @@ impl Tenure {
                 &format!("its run (pid {})", inner.observer().pid),
             )?;
             Ok(true)
-        })
+        });
+        if let Ok(true) = recorded {
+            ending::note_seen_ends(inner);
+        }
+        recorded
     }
 
     /// Records who has taken the place of the command of a `run`, which has ended. What was asked
     /// for is still open. False when the office was lost.
     pub(crate) fn follow_child(&self, command: &Command) -> Result<bool> {
         let OwnedRow { inner, instance, .. } = &self.footing;
-        inner.write(|tx| instances::set_child(tx, *instance, &self.nonce, command))
+        let came = Came::otherwise(inner, command.pid);
+        inner.write(|tx| instances::set_child(tx, *instance, &self.nonce, command, came))
     }
 
     /// The command that the row names once every transaction that has begun is over; `None` where
@@ -297,7 +303,7 @@ impl Tenure {
         if let Some(beside) = beside {
             beside.let_go();
         }
-        inner.let_go(
+        let released = inner.let_go(
             &held,
             |tx| ending::end_own(tx, *instance, nonce_hash, how),
             || {
@@ -307,7 +313,12 @@ impl Tenure {
                     end: how.clone(),
                 })
             },
-        )
+        );
+        drop(held);
+        if let Released::Free = released {
+            ending::note_seen_ends(inner);
+        }
+        released
     }
 }
 

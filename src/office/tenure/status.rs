@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::background::BackgroundThread;
+use crate::claim::OwnedRow;
 use crate::office::tenure::Tenure;
 use crate::patience::with_budget;
 use crate::status::write;
+use crate::status::write::Whose;
+use crate::store::AnchoredBy;
 use crate::{ErrorKind, Result, StatusUpdate};
 
 /// How long one beat may take to be written. The next one comes soon.
@@ -46,7 +49,24 @@ impl Tenure {
     /// opened for asking only; and those of
     /// [`Profile::set_desired`](crate::Profile::set_desired).
     pub fn update_status(&self, update: &StatusUpdate) -> Result<()> {
-        write::write(&self.footing.inner, self.footing.instance, &self.footing.nonce_hash, update)
+        self.say(update, self.speaks_for())
+    }
+
+    /// As a `run`, which speaks for its command.
+    pub(crate) fn update_status_of_command(&self, update: &StatusUpdate) -> Result<()> {
+        self.say(update, Whose::OnRecord)
+    }
+
+    fn say(&self, update: &StatusUpdate, whose: Whose) -> Result<()> {
+        let OwnedRow { inner, instance, nonce_hash, .. } = &self.footing;
+        write::write(inner, *instance, nonce_hash, update, whose)
+    }
+
+    fn speaks_for(&self) -> Whose {
+        match self.footing.anchored_by {
+            AnchoredBy::Us => Whose::Own,
+            AnchoredBy::TheRun => Whose::OnRecord,
+        }
     }
 
     /// Promises a sign of life every `cadence` (10 ms to 24 h), and returns the heart. Whoever asks
@@ -78,7 +98,7 @@ impl Tenure {
     /// [`Internal`](ErrorKind::Internal) when none can be started for another reason.
     pub fn heartbeat(&self, cadence: Duration) -> Result<Heartbeat> {
         self.update_status(&StatusUpdate::new().heartbeat_every(cadence))?;
-        let footing = self.footing.clone();
+        let (footing, whose) = (self.footing.clone(), self.speaks_for());
         let beats = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&beats);
         let mut written = 0;
@@ -89,7 +109,8 @@ impl Tenure {
                 return false;
             }
             let written_now = with_budget(BEAT_WITHIN, || {
-                write::write(&footing.inner, footing.instance, &footing.nonce_hash, &beat)
+                let OwnedRow { inner, instance, nonce_hash, .. } = &footing;
+                write::write(inner, *instance, nonce_hash, &beat, whose)
             });
             match written_now {
                 Ok(()) => written = now,

@@ -37,13 +37,12 @@ impl RecoveryLock {
         .map_err(|error| Error::io("open", &path, error))?;
         match retry_interrupted(|| FileExt::try_lock(&file)) {
             Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::new(
-                ErrorKind::Busy,
-                "another process is recovering this store just now",
-            )
-            .at(path)
-            .with_hint("wait for it, then look again")
-            .with_retry_after(Duration::from_secs(1))),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::new(ErrorKind::Busy, "another process is recovering this store now")
+                    .at(path)
+                    .with_hint("wait for it, then look again")
+                    .with_retry_after(Duration::from_secs(1)))
+            }
             Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
         }
     }

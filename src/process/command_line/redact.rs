@@ -11,13 +11,22 @@ const ARGUMENTS_MAX: usize = 64;
 /// nobody.
 const OPAQUE_RUN_LENGTH: usize = 24;
 
-/// Removes what looks like a secret from a command line and bounds its length.
+/// Removes what looks like a secret from a command line, and bounds its length: what may be stored
+/// or shown of it. Nothing is removed where it comes back as it was.
 ///
 /// The value of an option, variable or header whose name speaks of a secret goes, be it in the
 /// same argument or the next; so do passwords in URLs and long opaque runs of letters and digits.
 /// Empty arguments are dropped: not every source of command lines reports them.
+///
+/// ```
+/// use incumbent::process::redact;
+///
+/// let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+/// assert_eq!(redact(&words("my-gateway --serve")), ["my-gateway", "--serve"]);
+/// assert!(!redact(&words("my-gateway --token 12:ab")).contains(&"12:ab".to_owned()));
+/// ```
 #[must_use]
-pub(crate) fn redact(arguments: &[String]) -> Vec<String> {
+pub fn redact(arguments: &[String]) -> Vec<String> {
     if planted(Fault::SecretsKept) {
         return arguments.to_vec();
     }

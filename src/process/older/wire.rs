@@ -101,13 +101,13 @@ fn read_open(file: &File) -> io::Result<Vec<u8>> {
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {
     let corrupt = |why: &str| Unusable::Corrupt(why.to_owned());
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = str::from_utf8(bytes).map_err(|_| corrupt("it is no UTF-8"))?;
+    let text = str::from_utf8(bytes).map_err(|_| corrupt("it is not UTF-8"))?;
     let text = text.trim();
     if text.is_empty() {
         return Err(corrupt("it is empty"));
     }
     serde_json::from_str(text).map_err(|error| {
-        if error.is_eof() { corrupt("its JSON is cut short") } else { corrupt("it is no JSON") }
+        if error.is_eof() { corrupt("its JSON is cut short") } else { corrupt("it is not JSON") }
     })
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Unusable> {
     match parse(&read(path)?)? {
         Value::Object(object) => Ok(object),
-        _ => Err(Unusable::Corrupt("it is no JSON object".to_owned())),
+        _ => Err(Unusable::Corrupt("it is not a JSON object".to_owned())),
     }
 }
 
@@ -194,7 +194,7 @@ pub(crate) fn pid(value: Option<&Value>) -> Result<sys::Pid, Unusable> {
     };
     number
         .and_then(subject::valid_pid)
-        .ok_or_else(|| Unusable::Corrupt("its pid is none that a process could have".to_owned()))
+        .ok_or_else(|| Unusable::Corrupt("its pid is not a valid pid".to_owned()))
 }
 
 pub(crate) fn start_time(value: Option<&Value>) -> Option<i64> {
@@ -319,15 +319,15 @@ mod tests {
             (b"\xef\xbb\xbf \n", "empty"),
             (b"{\"pid\": 4", "cut short"),
             (b"\x00\xff\xfe", "UTF-8"),
-            (b"\x00\x01", "no JSON"),
+            (b"\x00\x01", "not JSON"),
             (b"[42]", "neither"),
             (b"{}", "no pid"),
             (br#"{"pid": null}"#, "no pid"),
-            (br#"{"pid": true}"#, "none that a process"),
-            (br#"{"pid": -4}"#, "none that a process"),
-            (b"0", "none that a process"),
-            (b"4294967297", "none that a process"),
-            (b"4.2", "none that a process"),
+            (br#"{"pid": true}"#, "not a valid pid"),
+            (br#"{"pid": -4}"#, "not a valid pid"),
+            (b"0", "not a valid pid"),
+            (b"4294967297", "not a valid pid"),
+            (b"4.2", "not a valid pid"),
         ] {
             match PidRecord::parse(bytes) {
                 Err(Unusable::Corrupt(said)) => assert!(said.contains(why), "{said}"),

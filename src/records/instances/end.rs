@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use rusqlite::{OptionalExtension, named_params};
+use rusqlite::{Connection, OptionalExtension, named_params};
 
+use crate::clock::millis;
 use crate::liveness::DeadReason;
 use crate::process::subject;
-use crate::store::Tx;
+use crate::store::{ENDS_WITHIN, SeenEnd, Tx};
+use crate::sys::ChildEnd;
 use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, sys};
 
 /// Why an incarnation ended.
@@ -141,6 +143,52 @@ impl End {
         self.detail = Some(detail.into());
         self
     }
+
+    /// The same with what the kernel told of it.
+    pub(crate) fn told(mut self, ended: ChildEnd) -> Self {
+        (self.exit_code, self.signal) = parts(ended);
+        self
+    }
+}
+
+/// Exit code and signal, as they are stored.
+fn parts(ended: ChildEnd) -> (Option<i32>, Option<i32>) {
+    match ended {
+        ChildEnd::Exited(code) => (Some(code), None),
+        ChildEnd::Signalled(signal) => (None, Some(signal)),
+    }
+}
+
+/// Adds how the process of a row ended to what is on record of its end, or will be: whoever watched
+/// it hears that from the kernel, and others may have found it dead before. An end that was told
+/// already stays as it is; so does that of a row which its process outlived: a process may let its
+/// office go, and fail an hour later.
+pub(crate) fn note_exit(tx: &Tx<'_>, seen: &SeenEnd) -> Result<()> {
+    let (exit_code, signal) = parts(seen.ended);
+    let found_dead: Vec<String> = Reason::FOUND_DEAD.iter().map(|it| format!("'{it}'")).collect();
+    let sql = format!(
+        "UPDATE instances SET exit_code = ?2, signal = ?3
+         WHERE id = ?1 AND exit_code IS NULL AND signal IS NULL
+           AND (ended_at_ms IS NULL OR end_reason IN ({})
+                OR (ended_at_ms >= ?4 AND end_reason IN ('released', 'planned_stop', 'taken_over',
+                                                         'panicked', 'oom_suspected')))",
+        found_dead.join(", ")
+    );
+    let since_ms = seen.at_ms.saturating_sub(millis(ENDS_WITHIN));
+    tx.prepare_cached(&sql)?.execute((seen.id.0, exit_code, signal, since_ms))?;
+    Ok(())
+}
+
+/// What [`note_exit`] has left in a row that is still on record as live.
+pub(crate) fn noted_exit(connection: &Connection, id: InstanceId) -> Result<Option<ChildEnd>> {
+    let noted = connection
+        .prepare_cached("SELECT exit_code, signal FROM instances WHERE id = ?1")?
+        .query_row([id.0], |row| {
+            let number = |index| row.get::<_, Option<i32>>(index).unwrap_or(None);
+            Ok(number(0).map(ChildEnd::Exited).or(number(1).map(ChildEnd::Signalled)))
+        })
+        .optional()?;
+    Ok(noted.flatten())
 }
 
 /// Whether an end of this reason and exit code counts towards a storm: nobody asked for it.
@@ -180,19 +228,28 @@ pub(crate) fn last_word(tx: &Tx<'_>, id: InstanceId, nonce_hash: &str, word: &st
     Ok(changed == 1)
 }
 
-/// The same beside what stands there already.
-pub(crate) fn add_last_word(
+/// What a detail says before what a command last wrote to its standard error.
+const STDERR: &str = "stderr: ";
+
+/// What [`add_stderr`] has put into a detail.
+pub(crate) fn last_words_in(detail: &str) -> Option<&str> {
+    let within = detail.find(&format!("; {STDERR}")).map(|at| &detail[at + 2..]);
+    within.unwrap_or(detail).strip_prefix(STDERR)
+}
+
+/// What the command last wrote to its standard error, beside what stands there already.
+pub(crate) fn add_stderr(
     tx: &Tx<'_>,
     id: InstanceId,
     nonce_hash: &str,
-    word: &str,
+    words: &str,
 ) -> Result<bool> {
     let changed = tx
         .prepare_cached(
             "UPDATE instances SET detail = coalesce(detail || '; ', '') || ?3
              WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
         )?
-        .execute((id.0, nonce_hash, word))?;
+        .execute((id.0, nonce_hash, format!("{STDERR}{words}")))?;
     Ok(changed == 1)
 }
 
@@ -206,7 +263,8 @@ pub(crate) fn end(
 ) -> Result<Option<EndedRow>> {
     const SQL: &str = "UPDATE instances
         SET ended_at_ms = :ended_at_ms, end_reason = :reason, ended_by = :by,
-            exit_code = :exit_code, signal = :signal,
+            exit_code = iif(:is_told, :exit_code, exit_code),
+            signal = iif(:is_told, :signal, signal),
             detail = coalesce(:detail || '; ' || detail, :detail, detail)
         WHERE id = :id AND ended_at_ms IS NULL
             AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
@@ -218,6 +276,8 @@ pub(crate) fn end(
         ":ended_at_ms": tx.now_ms(),
         ":reason": reason.as_str(),
         ":by": end.by,
+        // Both or neither: one may be on record already (`note_exit`).
+        ":is_told": end.exit_code.is_some() || end.signal.is_some(),
         ":exit_code": end.exit_code,
         ":signal": end.signal,
         ":detail": end.detail,

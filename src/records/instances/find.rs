@@ -7,8 +7,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use crate::process::{Observer, subject};
-use crate::records::instances::row::{ABSENT_BEFORE_SCHEMA_7, Record};
-use crate::sys::StartTime;
+use crate::records::instances::later::{ABSENT_BEFORE_SCHEMA_7, ABSENT_BEFORE_SCHEMA_10};
+use crate::records::instances::row::Record;
+use crate::sys::{StartTime, StartTimeUnit};
 use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, sys};
 
 const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_unit, start_time,
@@ -18,29 +19,30 @@ const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_un
     anchor_fsid, process_inode, child_process_inode, keeper_process_inode, child_sid,
     command_lock, command_lock_inode, keeper2_pid, keeper2_start_time, keeper_ended_at_ms,
     written_boot_clock_ms,
-    written_by";
+    written_by, restarts, command_since_at_ms, command_since_boot_ms";
 
-/// The first of the columns that schema 7 added, and as many absent values.
-const FIRST_OF_SCHEMA_7: &str = "anchor_inode";
+/// The first column that a later version added, with as many absent values as there are from it on:
+/// the latest version first.
+const LATER: [(&str, &str); 2] =
+    [("restarts", ABSENT_BEFORE_SCHEMA_10), ("anchor_inode", ABSENT_BEFORE_SCHEMA_7)];
 
-/// Prepares a statement that selects [`COLUMNS`]. Questions do not migrate, so a store of version
-/// 0.1 may lack some of them: there they read as absent.
+/// Prepares a statement that selects [`COLUMNS`]. Questions do not migrate, so a store of an older
+/// version may lack some of them: there they read as absent.
 fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>> {
-    let refused = match connection.prepare_cached(sql) {
-        Ok(statement) => return Ok(statement),
-        Err(error) => error,
-    };
-    let has_them = "SELECT count(*) FROM pragma_table_info('instances') WHERE name = ?1";
-    let has_them: i64 = connection.query_row(has_them, [FIRST_OF_SCHEMA_7], |row| row.get(0))?;
-    if has_them > 0 {
-        return Err(refused.into());
+    const HAS_IT: &str = "SELECT count(*) FROM pragma_table_info('instances') WHERE name = ?1";
+    let mut prepared = connection.prepare_cached(sql);
+    for (first, absent) in LATER {
+        if prepared.is_ok() {
+            break;
+        }
+        let has_it: i64 = connection.query_row(HAS_IT, [first], |row| row.get(0))?;
+        if has_it > 0 {
+            break;
+        }
+        let older = COLUMNS.split_once(first).map_or(COLUMNS, |(older, _)| older);
+        prepared = connection.prepare_cached(&sql.replace(COLUMNS, &format!("{older}{absent}")));
     }
-    let (older, newer) = COLUMNS.split_once(FIRST_OF_SCHEMA_7).unwrap_or((COLUMNS, ""));
-    let sql = sql.replace(
-        &format!("{older}{FIRST_OF_SCHEMA_7}{newer}"),
-        &format!("{older}{ABSENT_BEFORE_SCHEMA_7}"),
-    );
-    Ok(connection.prepare_cached(&sql)?)
+    Ok(prepared?)
 }
 
 /// The live row of an office, as it was written.
@@ -110,6 +112,17 @@ pub(crate) fn live_of_process(
     Ok(rows)
 }
 
+/// The last incarnation that a process of this pid had, as its own or as the command of a `run`,
+/// and that has ended.
+pub(crate) fn last_of_process(connection: &Connection, pid: sys::Pid) -> Result<Option<Record>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances
+         WHERE (pid = ?1 OR child_pid = ?1) AND kind IS NOT NULL AND ended_at_ms IS NOT NULL
+         ORDER BY id DESC LIMIT 1"
+    );
+    Ok(prepare(connection, &sql)?.query_row([pid], Record::from_row).optional()?)
+}
+
 /// The rows on record as live that lean on `anchor`.
 pub(crate) fn live_on(connection: &Connection, anchor: &str) -> Result<Vec<InstanceId>> {
     let ids = connection
@@ -171,6 +184,28 @@ pub(crate) fn office_of(
     Ok(names.map(|(profile, kind)| (Office { profile, kind }, pid.and_then(subject::valid_pid))))
 }
 
+/// The process that acts for a row: its own, or the command where it is a `run`.
+pub(crate) fn acting_process(
+    connection: &Connection,
+    id: InstanceId,
+) -> Result<Option<(sys::Pid, Option<StartTime>)>> {
+    const SQL: &str = "SELECT coalesce(child_pid, pid),
+             iif(child_pid IS NULL, start_time, child_start_time), start_time_unit
+         FROM instances WHERE id = ?1";
+    let found = connection
+        .prepare_cached(SQL)?
+        .query_row([id.0], |row| {
+            // A value of another type reads as absent.
+            let number = |index| row.get::<_, Option<i64>>(index).unwrap_or(None);
+            let unit = row.get::<_, Option<String>>(2).unwrap_or(None);
+            let unit = unit.and_then(|unit| StartTimeUnit::parse(&unit));
+            let start_time = number(1).zip(unit).map(|(value, unit)| StartTime { value, unit });
+            Ok(number(0).and_then(subject::valid_pid).map(|pid| (pid, start_time)))
+        })
+        .optional()?;
+    Ok(found.flatten())
+}
+
 /// The live row that `nonce` owns: a `run` goes on in a new store with the one of the old.
 pub(crate) fn live_of_nonce(connection: &Connection, nonce: &Nonce) -> Result<Option<Record>> {
     let sql =
@@ -179,22 +214,42 @@ pub(crate) fn live_of_nonce(connection: &Connection, nonce: &Nonce) -> Result<Op
     Ok(row)
 }
 
-/// The incarnations of an office, newest first.
-pub(crate) fn history(
-    connection: &Connection,
-    office: &Office,
-    count_max: usize,
-) -> Result<Vec<Record>> {
+/// Which incarnations are asked for; `None` is all of them. Times are Unix milliseconds.
+#[derive(Debug, Default)]
+pub(crate) struct PastSelection<'a> {
+    pub(crate) profile: Option<&'a ProfileName>,
+    pub(crate) kind: Option<&'a Kind>,
+    /// Who held an office at this time, or later.
+    pub(crate) since_ms: Option<i64>,
+    /// Who had it by this time.
+    pub(crate) until_ms: Option<i64>,
+    pub(crate) count_max: Option<usize>,
+}
+
+/// The incarnations that are asked for, newest first.
+pub(crate) fn history(connection: &Connection, which: &PastSelection<'_>) -> Result<Vec<Record>> {
+    // Of one office by its index.
+    let of_whom = if which.profile.is_some() && which.kind.is_some() {
+        "profile = ?1 AND kind = ?2"
+    } else {
+        "kind IS NOT NULL AND (?1 IS NULL OR profile = ?1) AND (?2 IS NULL OR kind = ?2)"
+    };
     let sql = format!(
-        "SELECT {COLUMNS} FROM instances WHERE profile = ?1 AND kind = ?2
-         ORDER BY id DESC LIMIT ?3"
+        "SELECT {COLUMNS} FROM instances
+         WHERE {of_whom}
+           AND (?3 IS NULL OR ended_at_ms IS NULL OR ended_at_ms >= ?3)
+           AND (?4 IS NULL OR started_at_ms <= ?4)
+         ORDER BY id DESC LIMIT ?5"
     );
+    let count_max = which.count_max.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
     let rows = prepare(connection, &sql)?
         .query_map(
             (
-                office.profile.as_str(),
-                office.kind.as_str(),
-                i64::try_from(count_max).unwrap_or(i64::MAX),
+                which.profile.map(ProfileName::as_str),
+                which.kind.map(Kind::as_str),
+                which.since_ms,
+                which.until_ms,
+                count_max,
             ),
             Record::from_row,
         )?

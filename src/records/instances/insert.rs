@@ -2,12 +2,13 @@
 
 use rusqlite::named_params;
 
+use crate::clock::of_millis;
 use crate::process::command_line;
 use crate::process::command_line::mask;
 use crate::process::{Observer, Subject};
 use crate::records::instances::row::{Command, Origin};
-use crate::store::Tx;
 use crate::store::ourselves::AnchorFile;
+use crate::store::{Inner, Tx};
 use crate::sys::StartTime;
 use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, stop_budget, sys};
 
@@ -236,6 +237,31 @@ pub(crate) fn lean_on(tx: &Tx<'_>, id: InstanceId, other: InstanceId) -> Result<
     Ok(())
 }
 
+/// How a process came to be the command of a `run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// The run has started it: again, where it had another one before.
+    Started,
+    /// It took the place of the one before it, or was the command already in a store that is lost.
+    Otherwise {
+        /// Since when it has been running: Unix milliseconds, and the boot clock.
+        since_ms: i64,
+        since_boot_ms: i64,
+    },
+}
+
+impl Came {
+    /// Looks since when `pid` has been running, before anybody waits for that.
+    pub(crate) fn otherwise(inner: &Inner, pid: sys::Pid) -> Self {
+        let now = inner.boot_time();
+        let age_ms = sys::process_age_ms(pid, of_millis(now.wall_ms)).unwrap_or(0);
+        Self::Otherwise {
+            since_ms: now.wall_ms.saturating_sub(age_ms),
+            since_boot_ms: now.ms.saturating_sub(age_ms),
+        }
+    }
+}
+
 /// Records which process the `run` started, before that process may begin. The last word of the
 /// one before it is not its own.
 pub(crate) fn set_child(
@@ -243,12 +269,20 @@ pub(crate) fn set_child(
     id: InstanceId,
     nonce: &Nonce,
     command: &Command,
+    came: Came,
 ) -> Result<bool> {
+    let (since_ms, since_boot_ms) = match came {
+        Came::Started => (tx.now_ms(), tx.boot_time().ms),
+        Came::Otherwise { since_ms, since_boot_ms } => (since_ms, since_boot_ms),
+    };
     let changed = tx
         .prepare_cached(
             "UPDATE instances
              SET child_pid = ?3, child_start_time = ?4, child_process_inode = ?5, child_sid = ?6,
-                 command_lock = ?7, command_lock_inode = ?8, detail = NULL
+                 command_lock = ?7, command_lock_inode = ?8, detail = NULL,
+                 command_since_at_ms = ?9, command_since_boot_ms = ?10,
+                 restarts = CASE WHEN NOT ?11 THEN restarts WHEN child_pid IS NULL THEN 0
+                     ELSE coalesce(restarts, 0) + 1 END
              WHERE id = ?1 AND nonce_hash = ?2 AND ended_at_ms IS NULL",
         )?
         .execute((
@@ -260,6 +294,9 @@ pub(crate) fn set_child(
             sys::session_of(command.pid),
             command.lock.as_str(),
             command.lock_inode.map(u64::cast_signed),
+            since_ms,
+            since_boot_ms,
+            came == Came::Started,
         ))?;
     Ok(changed == 1)
 }

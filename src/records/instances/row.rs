@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::environment::{Fault, planted};
 use crate::process::{Observer, subject};
+use crate::records::instances::later::CommandLife;
 use crate::store::Tx;
 use crate::sys::{Proven, StartTime, StartTimeUnit, Trust, Unproven};
 use crate::words::words;
@@ -75,6 +76,8 @@ pub(crate) struct Record {
     pub(crate) older_lock: LockNow,
     /// Since schema 7.
     pub(crate) identity: KernelIdentity,
+    /// Since schema 10.
+    pub(crate) command_life: CommandLife,
 }
 
 /// What rows of schema 7 say beside the older columns: which file the anchor is, which processes
@@ -110,14 +113,21 @@ words! {
     }
 }
 
-pub(super) const ABSENT_BEFORE_SCHEMA_7: &str =
-    "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
-
 /// Reads the columns of a row one after the other. By position, because rusqlite looks a name up
 /// among all names each time; a value of another type reads as absent.
 struct Columns<'a> {
     row: &'a Row<'a>,
     next: usize,
+}
+
+impl Record {
+    pub(crate) fn origin(&self) -> Origin {
+        match (self.is_run, self.is_pid) {
+            (true, _) => Origin::Run,
+            (false, true) => Origin::Pid,
+            (false, false) => Origin::Library,
+        }
+    }
 }
 
 impl Columns<'_> {
@@ -235,6 +245,11 @@ impl Record {
             detail: columns.text(),
             older_lock: LockNow::AsRecorded,
             identity: columns.identity(unit),
+            command_life: CommandLife {
+                restarts: columns.number().and_then(|count| u32::try_from(count).ok()),
+                since_ms: columns.number(),
+                since_boot_ms: columns.number(),
+            },
         })
     }
 
@@ -280,6 +295,7 @@ impl Record {
             detail: None,
             older_lock: LockNow::AsRecorded,
             identity: KernelIdentity::default(),
+            command_life: CommandLife::default(),
         }
     }
 

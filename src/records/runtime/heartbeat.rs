@@ -14,6 +14,7 @@ use crate::clock::of_millis;
 use crate::records::instances::Record;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::runtime::write::Speaker;
+use crate::records::runtime::{ASLEEP, MEMORY, has};
 use crate::store::{BootTime, Inner, Tx};
 use crate::{Error, InstanceId, Result};
 
@@ -28,7 +29,7 @@ pub(crate) fn check_cadence(cadence: Duration) -> Result<()> {
     if (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&cadence) {
         return Ok(());
     }
-    Err(Error::invalid(format!("no heart beats every {} ms", cadence.as_millis()))
+    Err(Error::invalid(format!("a heartbeat every {} ms is out of range", cadence.as_millis()))
         .with_hint("at least 10 ms, at most 24 h"))
 }
 
@@ -40,17 +41,29 @@ impl Speaker<'_> {
         Ok(())
     }
 
-    /// Records a sign of life, and the time within which the next one is promised.
-    pub(crate) fn beat(&self, tx: &Tx<'_>, every_ms: Option<i64>) -> Result<()> {
-        // By number: the older one leaves one of them out.
+    /// Records a sign of life, the time within which the next one is promised, and what it has in
+    /// memory.
+    pub(crate) fn beat(
+        &self,
+        tx: &Tx<'_>,
+        every_ms: Option<i64>,
+        memory_bytes: Option<u64>,
+    ) -> Result<()> {
+        // By number: the older ones leave some of them out.
         const SQL: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
+                heartbeat_asleep_ms, memory_bytes, writer, writer_pid, updated_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms,
+                heartbeat_asleep_ms = excluded.heartbeat_asleep_ms,
+                memory_bytes = excluded.memory_bytes";
+        const BEFORE_SCHEMA_10: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
                 heartbeat_asleep_ms, writer, writer_pid, updated_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             VALUES (?1, ?2, ?3, ?5, ?6, ?7)
              ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms,
                 heartbeat_asleep_ms = excluded.heartbeat_asleep_ms";
         const BEFORE_SCHEMA_9: &str = "INSERT INTO runtime_status (instance_id, heartbeat_boot_ms,
                 writer, writer_pid, updated_at_ms)
-             VALUES (?1, ?2, ?4, ?5, ?6)
+             VALUES (?1, ?2, ?5, ?6, ?7)
              ON CONFLICT DO UPDATE SET heartbeat_boot_ms = excluded.heartbeat_boot_ms";
         tx.prepare_cached(
             "UPDATE instances SET heartbeat_at_ms = ?2,
@@ -60,17 +73,15 @@ impl Speaker<'_> {
         .execute((self.id.0, tx.now_ms(), every_ms))?;
         let mut statement = match tx.prepare_cached(SQL) {
             Ok(statement) => statement,
-            Err(error) => {
-                if crate::records::runtime::tells_of_sleep(tx)? {
-                    return Err(error.into());
-                }
-                tx.prepare_cached(BEFORE_SCHEMA_9)?
-            }
+            Err(error) if has(tx, MEMORY)? => return Err(error.into()),
+            Err(_) if has(tx, ASLEEP)? => tx.prepare_cached(BEFORE_SCHEMA_10)?,
+            Err(_) => tx.prepare_cached(BEFORE_SCHEMA_9)?,
         };
         statement.execute((
             self.id.0,
             tx.boot_time().ms,
             tx.store().clock().asleep_ms().max(0),
+            memory_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
             self.writer,
             self.writer_pid,
             tx.now_ms(),

@@ -88,22 +88,29 @@ impl Cells<'_> {
 
 const RUNTIME_COLUMNS: &str = "state, state_since_at_ms, exit_reason, restart_requested,
     active_agents, extra, heartbeat_boot_ms, heartbeat_asleep_ms, writer, writer_pid,
-    updated_at_ms";
+    updated_at_ms, memory_bytes";
 
-/// The one of them that schema 9 added.
-const OF_SCHEMA_9: &str = "heartbeat_asleep_ms";
+/// Those of them that later versions added: of schema 9, and of schema 10.
+const ASLEEP: &str = "heartbeat_asleep_ms";
+const MEMORY: &str = "memory_bytes";
 
-/// Prepares a statement that selects [`RUNTIME_COLUMNS`]. A store of an older version lacks one of
-/// them, which reads as absent there.
+/// Prepares a statement that selects [`RUNTIME_COLUMNS`]. A store of an older version lacks some of
+/// them, which read as absent there.
 fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>> {
     let refused = match connection.prepare_cached(sql) {
         Ok(statement) => return Ok(statement),
         Err(error) => error,
     };
-    if tells_of_sleep(connection)? {
+    let mut older = sql.to_owned();
+    for column in [ASLEEP, MEMORY] {
+        if !has(connection, column)? {
+            older = older.replace(column, "NULL");
+        }
+    }
+    if older == sql {
         return Err(refused.into());
     }
-    Ok(connection.prepare_cached(&sql.replace(OF_SCHEMA_9, "NULL"))?)
+    Ok(connection.prepare_cached(&older)?)
 }
 
 const PLATFORM_COLUMNS: &str = "profile, platform, state, state_since_at_ms, error_code,
@@ -121,10 +128,11 @@ impl RuntimeStatus {
             active_agents: cells.parse("active_agents", |count: i64| u64::try_from(count).ok()),
             extra: cells.json("extra"),
             heartbeat_boot_ms: cells.parse("heartbeat_boot_ms", |ms: i64| (ms >= 0).then_some(ms)),
-            heartbeat_asleep_ms: cells.parse(OF_SCHEMA_9, |ms: i64| (ms >= 0).then_some(ms)),
+            heartbeat_asleep_ms: cells.parse(ASLEEP, |ms: i64| (ms >= 0).then_some(ms)),
             writer: cells.text("writer"),
             writer_pid: cells.parse("writer_pid", |pid: i64| sys::Pid::try_from(pid).ok()),
             updated_at_ms: cells.time("updated_at_ms"),
+            memory_bytes: cells.parse(MEMORY, |bytes: i64| u64::try_from(bytes).ok()),
             damaged: cells.damaged,
         }
     }
@@ -232,11 +240,26 @@ pub(crate) fn platform_count(connection: &Connection, id: InstanceId) -> Result<
     Ok(count)
 }
 
-/// Whether a store says how long the machine had been suspended at a heartbeat: one of an older
-/// version, which a status does not migrate, does not.
-fn tells_of_sleep(connection: &Connection) -> Result<bool> {
-    const SQL: &str = "SELECT count(*) FROM pragma_table_info('runtime_status')
-                       WHERE name = 'heartbeat_asleep_ms'";
-    let count: i64 = connection.prepare_cached(SQL)?.query_row([], |row| row.get(0))?;
+/// What instances had in memory at their last heartbeats, in bytes; none where the store does not
+/// say.
+pub(crate) fn memory(connection: &Connection, ids: &[InstanceId]) -> Result<Vec<Option<u64>>> {
+    const SQL: &str = "SELECT memory_bytes FROM runtime_status WHERE instance_id = ?1";
+    if !exists(connection)? || !has(connection, MEMORY)? {
+        return Ok(vec![None; ids.len()]);
+    }
+    let mut statement = connection.prepare_cached(SQL)?;
+    let mut memory = Vec::with_capacity(ids.len());
+    for id in ids {
+        let found = statement.query_row([id.0], |row| Ok(row.get::<_, i64>(0).ok())).optional()?;
+        memory.push(found.flatten().and_then(|bytes| u64::try_from(bytes).ok()));
+    }
+    Ok(memory)
+}
+
+/// Whether the runtime status has this column: one of an older version, which a status does not
+/// migrate, may lack it.
+fn has(connection: &Connection, column: &str) -> Result<bool> {
+    const SQL: &str = "SELECT count(*) FROM pragma_table_info('runtime_status') WHERE name = ?1";
+    let count: i64 = connection.prepare_cached(SQL)?.query_row([column], |row| row.get(0))?;
     Ok(count > 0)
 }

@@ -39,6 +39,10 @@ pub struct RuntimeStatus {
     pub writer_pid: Option<sys::Pid>,
     /// When it was written: Unix milliseconds, wall time.
     pub updated_at_ms: Option<i64>,
+    /// The resident memory of its process, or of the command of a `run`, when it gave its last
+    /// heartbeat, in bytes; on Linux with that of what it has started, but for a linked gateway
+    /// that beats itself. `None` before the first one, and where it could not be seen.
+    pub memory_bytes: Option<u64>,
     /// The columns whose stored values cannot be read: their fields are `None`. The next write
     /// replaces them.
     pub damaged: Vec<&'static str>,
@@ -93,6 +97,7 @@ impl RuntimeStatus {
             "writer": self.writer,
             "writer_pid": self.writer_pid,
             "updated_at": self.updated_at_ms.and_then(rfc3339),
+            "memory_bytes": self.memory_bytes,
             "damaged": self.damaged,
         })
     }
@@ -119,7 +124,7 @@ pub struct PlatformStatus {
     pub error_message: Option<String>,
     /// Whether a person has to do something.
     pub needs_attention: Option<bool>,
-    /// Since when it tries to connect again: Unix milliseconds, wall time.
+    /// When it began to reconnect: Unix milliseconds, wall time.
     pub retrying_since_ms: Option<i64>,
     /// Whatever else is to be said.
     pub extra: Option<Value>,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::records::events::EventRecord;
 use crate::records::runtime::said::{PlatformStatus, RuntimeStatus};
-use crate::records::runtime::serves;
+use crate::records::runtime::{ASLEEP, MEMORY, serves};
 use crate::store::Tx;
 use crate::{InstanceId, Office, ProfileName, Result, sys};
 
@@ -56,11 +56,19 @@ impl Speaker<'_> {
         before: Option<&RuntimeStatus>,
         now: &RuntimeStatus,
     ) -> Result<()> {
-        const SQL: &str = "INSERT OR REPLACE INTO runtime_status (instance_id, state,
-                state_since_at_ms, exit_reason, restart_requested, active_agents, extra,
-                heartbeat_boot_ms, writer, writer_pid, updated_at_ms)
+        // Its own columns: those of a heartbeat, and of a later version, stay.
+        const SQL: &str = "INSERT INTO runtime_status (instance_id, state, state_since_at_ms,
+                exit_reason, restart_requested, active_agents, extra, heartbeat_boot_ms, writer,
+                writer_pid, updated_at_ms)
              VALUES (:instance_id, :state, :state_since, :exit_reason, :restart_requested,
-                :active_agents, :extra, :heartbeat, :writer, :writer_pid, :now)";
+                :active_agents, :extra, :heartbeat, :writer, :writer_pid, :now)
+             ON CONFLICT (instance_id) DO UPDATE SET state = excluded.state,
+                state_since_at_ms = excluded.state_since_at_ms,
+                exit_reason = excluded.exit_reason,
+                restart_requested = excluded.restart_requested,
+                active_agents = excluded.active_agents, extra = excluded.extra,
+                heartbeat_boot_ms = excluded.heartbeat_boot_ms, writer = excluded.writer,
+                writer_pid = excluded.writer_pid, updated_at_ms = excluded.updated_at_ms";
         tx.prepare_cached(SQL)?.execute(named_params! {
             ":instance_id": self.id.0,
             ":state": now.state,
@@ -74,11 +82,13 @@ impl Speaker<'_> {
             ":writer_pid": self.writer_pid,
             ":now": tx.now_ms(),
         })?;
-        if let Some(asleep_ms) = now.heartbeat_asleep_ms {
-            tx.prepare_cached(
-                "UPDATE runtime_status SET heartbeat_asleep_ms = ?2 WHERE instance_id = ?1",
-            )?
-            .execute((self.id.0, asleep_ms))?;
+        // What is damaged is replaced, by nothing where it was not said anew.
+        for column in [ASLEEP, MEMORY] {
+            if before.is_some_and(|before| before.damaged.contains(&column)) {
+                let sql =
+                    format!("UPDATE runtime_status SET {column} = NULL WHERE instance_id = ?1");
+                tx.prepare_cached(&sql)?.execute([self.id.0])?;
+            }
         }
         if before.unwrap_or(&RuntimeStatus::default()).says_the_same(now) {
             return Ok(());

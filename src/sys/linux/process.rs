@@ -15,8 +15,8 @@ use rustix::process::{PidfdFlags, Signal};
 use super::super::procfs;
 use super::super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid, wait_readable};
 use super::super::{
-    ChildEnd, Existence, OpenProcessError, Pid, ProcessFacts, ProcessNumber, ProcessState,
-    StartTime, StartTimeUnit, note,
+    ChildEnd, Existence, ExitInfo, OpenProcessError, Pid, ProcessFacts, ProcessNumber,
+    ProcessState, StartTime, StartTimeUnit, note,
 };
 use super::{boottime_offset_ns, read_proc};
 use crate::environment::{Fault, planted};
@@ -206,14 +206,27 @@ pub(super) fn pidfd_info(pidfd: &OwnedFd) -> Option<PidfdInfo> {
 
 /// The wait status of a process that has ended and was collected, by whomever (`PIDFD_INFO_EXIT`,
 /// Linux 6.15).
-fn exit_info(pidfd: &OwnedFd) -> Option<i32> {
-    // SAFETY: a struct of integers, for which zero is valid.
-    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
-    let wanted = u64::from(libc::PIDFD_INFO_EXIT);
-    info.mask = wanted;
-    // SAFETY: as in `pidfd_info`.
-    let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
-    (done == 0 && info.mask & wanted == wanted).then_some(info.exit_code)
+fn exit_info(pidfd: &OwnedFd) -> ExitInfo<i32> {
+    let ask = || {
+        // SAFETY: a struct of integers, for which zero is valid.
+        let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+        let wanted = u64::from(libc::PIDFD_INFO_EXIT);
+        info.mask = wanted;
+        // SAFETY: as in `pidfd_info`.
+        let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+        if done != 0 {
+            // ENOTTY, EINVAL: Linux before 6.13. ESRCH: 6.13 and 6.14, where it was collected.
+            return ExitInfo::Never;
+        }
+        // Without it: it lives, or it was not collected yet; or Linux is 6.13 or 6.14.
+        let is_told = info.mask & wanted == wanted;
+        if is_told { ExitInfo::Known(info.exit_code) } else { ExitInfo::NotYet }
+    };
+    match ask() {
+        // ESRCH also comes in the instant in which it is collected. Then the second answer says it.
+        ExitInfo::Never => ask(),
+        told => told,
+    }
 }
 
 /// Read directly: sysinfo takes eight times as long, because it reads `/proc/stat` first, and it
@@ -385,9 +398,9 @@ impl ProcessHandle {
     }
 
     /// See [`super::ProcessHandle::end`].
-    pub fn end(&self) -> Option<ChildEnd> {
+    pub fn end(&self) -> ExitInfo<ChildEnd> {
         match self {
-            Self::Pidfd { pidfd, .. } => exit_info(pidfd).map(|status| {
+            Self::Pidfd { pidfd, .. } => exit_info(pidfd).read(|status| {
                 // As in wait(2).
                 let signal = status & 0x7f;
                 if signal == 0 {
@@ -396,7 +409,7 @@ impl ProcessHandle {
                     ChildEnd::Signalled(signal)
                 }
             }),
-            Self::Number { .. } => None,
+            Self::Number { .. } => ExitInfo::Never,
         }
     }
 
@@ -446,5 +459,31 @@ pub(super) fn wait_ended_by_number(pid: Pid, start_time: StartTime, timeout: Dur
             return false;
         }
         std::thread::sleep(remaining.min(Duration::from_millis(10)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::ProcessHandle as Handle;
+
+    /// Symptom: where the kernel never tells how another one's child ended, whoever asked stayed a
+    /// second longer for the answer.
+    #[test]
+    fn what_will_never_be_told_is_told_from_what_is_not_known_yet() {
+        let no_pidfd = OwnedFd::from(File::open("/dev/null").unwrap());
+        assert_eq!(exit_info(&no_pidfd), ExitInfo::Never);
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let handle = Handle::open(child.id()).unwrap();
+        assert!(handle.wait_ended(Duration::from_mins(1)));
+        let before = handle.end();
+        child.wait().unwrap();
+        match handle.end() {
+            ExitInfo::Known(ended) => {
+                assert_eq!((before, ended), (ExitInfo::NotYet, ChildEnd::Exited(7)));
+            }
+            // Before Linux 6.15.
+            told => assert_eq!(told, ExitInfo::Never),
+        }
     }
 }

@@ -39,9 +39,9 @@ fn read(path: &Path) -> Result<Said, Unusable> {
     let record = PidRecord::of(&object)?;
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
     let corrupt = |why: &str| Unusable::Corrupt(why.to_owned());
-    let scope = Scope::new(text("scope")).map_err(|_| corrupt("its scope is none"))?;
+    let scope = Scope::new(text("scope")).map_err(|_| corrupt("its scope is not valid"))?;
     let identity_hash = IdentityHash::from_hex(text("identity_hash"))
-        .map_err(|_| corrupt("its identity_hash is none"))?;
+        .map_err(|_| corrupt("its identity_hash is not valid"))?;
     let metadata = object.get("metadata").and_then(Value::as_object).and_then(metadata);
     Ok(Said { name: LockName { scope, identity_hash }, record, metadata })
 }

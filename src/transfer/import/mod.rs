@@ -291,7 +291,7 @@ impl Import<'_> {
                 Ok(None)
             }
             AnchorState::Unreadable => {
-                let why = "nobody can tell whether its lock is held";
+                let why = "it is unknown whether its lock is held";
                 self.add(lock, ImportFinding::unknown("unreadable", None).detail(why));
                 let said = in_pid.map(|said| ImportFinding::unknown("unreadable", Some(said.pid)));
                 if let Some(finding) = said.map_or_else(ImportFinding::unusable, Some) {
@@ -316,7 +316,7 @@ impl Import<'_> {
         let holder = Some(found.pid).filter(|pid| *pid > 0);
         let mut finding = ImportFinding::live("anchor_held", holder);
         if let Err(Unusable::Corrupt(why) | Unusable::Unreadable(why)) = &in_lock {
-            finding = finding.detail(format!("its text is of no use: {why}"));
+            finding = finding.detail(format!("its text cannot be used: {why}"));
         }
         if found.has_left_it {
             finding = finding.detail("it has ended, and what it started keeps the lock");

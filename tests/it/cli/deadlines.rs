@@ -80,10 +80,7 @@ fn a_wait_for_a_process_ends_with_it() {
     other.kill();
     let answer = waiter.finish(LIMIT).assert_code(75);
     let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(
-        message.contains(&format!("pid {pid}, for which it was wanted, has ended")),
-        "{message}"
-    );
+    assert!(message.contains(&format!("pid {pid}, which was to hold it, has ended")), "{message}");
     let (_, locks) = sandbox.json(["locks"]);
     assert_eq!(locks[0]["pid"], holder.pid(), "{locks:#}");
     assert_eq!(locks[0]["waiters"].as_array().unwrap().len(), 0, "{locks:#}");

@@ -74,6 +74,22 @@ fn difference(kept: &str, said: &str) -> String {
     unreachable!("texts end")
 }
 
+/// As people ask who come from other programs.
+#[test]
+fn help_is_a_verb_as_well() {
+    let sandbox = Sandbox::new();
+    for verb in every_verb(&sandbox) {
+        let ask = |words: Vec<String>| sandbox.cli(words).assert_code(0).out;
+        let by_option = ask([&verb[..], &["--help".to_owned()]].concat());
+        let by_verb = ask([&["help".to_owned()], &verb[..]].concat());
+        assert_eq!(by_verb, by_option, "{verb:?}");
+    }
+    assert!(sandbox.cli(["help", "words"]).assert_code(0).out.contains("holder "));
+    for words in [&["help", "nonsense"][..], &["help", "run", "true"], &["help", "lock", "words"]] {
+        sandbox.cli(words).assert_code(2).assert_complains(&["is not a verb", "try:"]);
+    }
+}
+
 #[test]
 fn every_help_text_is_the_one_that_is_kept() {
     let (kept, said) = (kept(), said());

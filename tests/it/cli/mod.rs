@@ -3,10 +3,15 @@
 mod conditions;
 mod deadlines;
 mod help;
+mod pids;
 mod printed;
+mod progress;
+mod questions;
+mod schemas;
 mod sql;
 mod terminal;
 mod usage;
+mod who;
 
 use crate::support::{LIMIT, Process, Sandbox};
 

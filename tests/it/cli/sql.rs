@@ -131,6 +131,7 @@ fn the_views_agree_with_the_verbs() {
     assert_eq!(rows[0]["started"], history[0]["started_at"]);
     assert_eq!(rows[0]["ended"], history[0]["ended_at"]);
     assert_eq!(rows[0]["exit_code"], 0);
+    assert_eq!(rows[0]["summary"], history[0]["summary"]);
 }
 
 /// Questions never write, whatever they are called.
@@ -267,6 +268,24 @@ lines' AS w UNION ALL SELECT 1, 2.5, x'0a', ''";
     assert!(!table.contains('\u{1b}'), "{table:?}");
 }
 
+/// Symptom: a column that was called like the format of a row took its place, and of two columns
+/// with one name the first was not there.
+#[test]
+fn a_column_that_json_would_lose_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.hold(&[]).end().assert_code(0);
+    for query in ["SELECT 'x' AS format", "SELECT 1 AS a, 2 AS a", "SELECT 1 AS format WHERE 0"] {
+        let (code, refused) = sandbox.json(["sql", query]);
+        assert_eq!((code, &refused["error"]["kind"]), (2, &json!("invalid_input")), "{query}");
+        let hint = refused["error"]["hint"].as_str().unwrap();
+        assert!(hint.contains("name it with AS"), "{hint}");
+        // Where columns stand next to each other, none is lost.
+        sandbox.sql(query).assert_code(0);
+        sandbox.cli(["sql", "--csv", query]).assert_code(0);
+    }
+    assert_eq!(sandbox.json(["sql", "SELECT 1 AS a, 2 AS A"]), (0, json!([{"a": 1, "A": 2}])));
+}
+
 /// One document or one table of values, not a guess at which; wherever the option stands.
 #[test]
 fn sql_prints_in_one_way_at_a_time() {
@@ -337,7 +356,16 @@ fn the_five_questions_of_the_readme_have_answers() {
                 find(json!({"event": "lock_ended", "profile": "home"}));
                 find(json!({"event": "lock_acquired", "profile": "work", "pid": old_pid}));
             }
-            "how often did" => find(json!({"profile": "home", "times": 1})),
+            // A crash is told from a success.
+            "how did they" => {
+                let crash = "crashed: exit code 137 (as after SIGKILL)";
+                let ends = ["killed or crashed", "killed: SIGKILL", crash];
+                let summary = rows.iter().find(|row| {
+                    row["profile"] == "home" && ends.iter().any(|end| row["summary"] == *end)
+                });
+                assert!(summary.is_some(), "{rows:#?}");
+                find(json!({"profile": "home", "summary": "ended: exit code 0", "times": 1}));
+            }
             "who took over" => {
                 find(json!({"profile": "work", "of": old_pid, "by": new_pid}));
             }

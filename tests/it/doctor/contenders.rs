@@ -1,7 +1,7 @@
 //! Processes that want what others have, and parties that start again and again.
 
 use super::Diagnosis;
-use crate::support::{LIMIT, Process, Sandbox};
+use crate::support::{HOLDING, LIMIT, Process, Sandbox};
 
 /// FIELD-BUGS row 67: a cloned profile carries the token of the first, and a contender in a loop is
 /// one finding with a count.
@@ -20,23 +20,64 @@ fn tokens_of_two_profiles_and_refusals_are_counted() {
     let diagnosis = Diagnosis::of(&answer);
     let words = ["2 profiles", "clone, default", "default holds it now"];
     diagnosis.assert("duplicate_tokens", "warning", &words);
-    let words = ["100 times", "of profile clone", "the party red"];
-    let finding = diagnosis.assert("conflicts", "warning", &words);
+    let words = ["100 times", "of profile clone", "the supervisor red"];
+    let finding = diagnosis.assert("conflicts", "info", &words);
+    diagnosis.assert(
+        "storms",
+        "warning",
+        &["clone/gateway was refused to the supervisor red", "times in a row"],
+    );
+    diagnosis.assert_only(&["duplicate_tokens", "storms"]);
     sandbox.try_remedy(finding, "incumbent status --all").assert_code(0);
     run.end().assert_code(0);
 
-    // Older than a day, and older than a week.
+    // Older than a day, and older than a week: what is over needs nobody.
     sandbox.batch(
         "UPDATE lock_conflicts SET first_at_ms = first_at_ms - 90000000, last_at_ms = last_at_ms \
-        - 90000000",
+        - 90000000; UPDATE starts SET counted = 0",
     );
     sandbox.doctor().assert("conflicts", "info", &["100 times"]);
-    sandbox.doctor().assert("duplicate_tokens", "warning", &["nobody holds it now"]);
+    let diagnosis = sandbox.doctor();
+    diagnosis.assert("duplicate_tokens", "info", &["nobody holds it now"]);
+    diagnosis.assert_only(&[]);
     sandbox.batch(
         "UPDATE lock_conflicts SET last_at_ms = last_at_ms - 900000000;
          UPDATE events SET at_ms = at_ms - 900000000",
     );
+    let diagnosis = sandbox.doctor();
+    diagnosis.assert_silent("duplicate_tokens");
+    diagnosis.assert_silent("conflicts");
+}
+
+/// Symptom: a clone that waits for its token, for days, was nowhere to be seen.
+#[test]
+fn a_clone_that_waits_for_the_token_is_named() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&["--lock", "token=mine"]);
+    let wait = ["--profile", "clone", "run", "--no-backoff", "--wait", "--lock", "token=mine"];
+    let mut waiter = Process::start(sandbox.incumbent([&wait[..], HOLDING].concat()));
+    sandbox.wait_for_waiters(1);
+    let diagnosis = sandbox.doctor();
+    let words = ["2 profiles", "clone, default", "default holds it now"];
+    diagnosis.assert("duplicate_tokens", "warning", &words);
+    diagnosis.assert_silent("conflicts");
+    diagnosis.assert_only(&["duplicate_tokens"]);
+    waiter.kill();
     sandbox.doctor().assert_silent("duplicate_tokens");
+    run.end().assert_code(0);
+}
+
+/// A token that moved from one profile to another is no clone: the probe stays silent.
+#[test]
+fn a_token_that_another_profile_uses_now_is_worth_knowing() {
+    let sandbox = Sandbox::new();
+    for profile in ["old", "new"] {
+        let run = ["--profile", profile, "run", "--no-backoff", "--lock", "token=mine", "true"];
+        sandbox.cli(run).assert_code(0);
+    }
+    let diagnosis = sandbox.doctor();
+    diagnosis.assert("duplicate_tokens", "info", &["new, old", "nobody holds it now"]);
+    diagnosis.assert_only(&[]);
 }
 
 /// FIELD-BUGS row 46.
@@ -50,10 +91,10 @@ fn a_party_that_starts_again_and_again_is_named() {
         Process::start(start).finish(LIMIT).assert_code(75);
     }
     let diagnosis = sandbox.doctor();
-    let words = ["the party red", "default/gateway", "6 times in a row"];
+    let words = ["default/gateway", "the supervisor red", "6 times in a row"];
     let finding = diagnosis.assert("storms", "warning", &words);
-    diagnosis.assert("conflicts", "warning", &["default/gateway", "6 times"]);
-    diagnosis.assert_only(&["conflicts", "storms"]);
+    diagnosis.assert("conflicts", "info", &["default/gateway", "6 times"]);
+    diagnosis.assert_only(&["storms"]);
     sandbox.try_remedy(finding, "incumbent history").assert_code(0);
     let of_another = sandbox.json(["--profile", "other", "doctor"]);
     assert_eq!(of_another.0, 0, "{of_another:#?}");
@@ -73,7 +114,7 @@ fn what_was_asked_and_what_is_wanted_is_told() {
         "info",
         &["drain for default/gateway", "soon", "counts until"],
     );
-    let finding = diagnosis.assert("desired", "info", &["profile work stopped"]);
+    let finding = diagnosis.assert("desired", "info", &["profile work is set to stay stopped"]);
     diagnosis.assert_only(&[]);
     sandbox.try_remedy(finding, "incumbent desired running").assert_code(0);
     sandbox.doctor().assert_silent("desired");

@@ -6,6 +6,7 @@ mod database;
 mod healthy;
 mod owners;
 mod place;
+mod probe;
 mod repairs;
 mod surroundings;
 mod writers;
@@ -20,7 +21,7 @@ use serde_json::Value;
 use crate::support::{Answer, LIMIT, Process, Run, Sandbox, wait_stopped};
 
 /// Every check, where there is a store.
-const CHECKS: [&str; 31] = [
+pub const CHECKS: [&str; 31] = [
     "blind_spots",
     "clock",
     "conflicts",
@@ -109,7 +110,7 @@ impl Diagnosis {
 }
 
 impl Sandbox {
-    fn doctor_command(&self, arguments: &[&str]) -> Command {
+    pub fn doctor_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.incumbent(["--json", "doctor"]);
         command.args(arguments).env_remove("HERMES_HOME");
         command
@@ -124,12 +125,12 @@ impl Sandbox {
     }
 
     /// A store that was used once.
-    fn used(&self) {
+    pub fn used(&self) {
         self.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
     }
 
     /// Puts a program on the path of what is asked with [`Sandbox::asking_here`].
-    fn fake_program(&self, name: &str, script: &str) {
+    pub fn fake_program(&self, name: &str, script: &str) {
         let write = format!("mkdir -p bin && cat > bin/{name} && chmod 755 bin/{name}");
         let mut writer = Process::start(self.shell(&write));
         writer.write(&format!("#!/bin/sh\n{script}\n"));
@@ -157,13 +158,13 @@ impl Sandbox {
     }
 
     /// Changes the store without the checks of foreign keys.
-    fn batch(&self, statements: &str) {
+    pub fn batch(&self, statements: &str) {
         let connection = Connection::open(self.db()).unwrap();
         connection.busy_timeout(LIMIT).unwrap();
         connection.execute_batch(&format!("PRAGMA foreign_keys = OFF; {statements}")).unwrap();
     }
 
-    fn checkpointed(&self) {
+    pub fn checkpointed(&self) {
         let connection = Connection::open(self.db()).unwrap();
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     }
@@ -174,7 +175,7 @@ impl Sandbox {
         self.doctor();
     }
 
-    fn stopped(&self) -> Run {
+    pub fn stopped(&self) -> Run {
         let run = self.hold(&[]);
         run.process.signal(Signal::STOP);
         wait_stopped(run.pid());

@@ -218,7 +218,7 @@ fn a_filesystem_of_another_machine_is_a_problem() {
     let vouched = Diagnosis::of(&ask("nfs4", &["--allow-filesystem", "nfs4"]));
     vouched.assert("filesystem", "info", &["nfs4", "--allow-filesystem"]);
     vouched.assert_only(&[]);
-    Diagnosis::of(&ask("fuse", &[])).assert("filesystem", "unknown", &["not by a question"]);
+    Diagnosis::of(&ask("fuse", &[])).assert("filesystem", "unknown", &["not by this check"]);
     Diagnosis::of(&ask("ext4", &[])).assert_silent("filesystem");
 }
 

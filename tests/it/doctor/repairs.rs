@@ -111,9 +111,9 @@ fn a_look_at_the_modes_that_fails_is_said() {
         command.arg(crate::support::BINARY).args(["doctor", "--fix"]);
         crate::support::Process::start(command).finish(LIMIT)
     });
-    let said = answers.into_iter().find(|answer| answer.out.contains("whether others can get at"));
+    let said = answers.into_iter().find(|answer| answer.out.contains("whether others can access"));
     let said = said.expect("a listing that fails");
-    assert!(said.out.contains("modes: could not look whether others"), "{said:#?}");
+    assert!(said.out.contains("modes: could not check whether others"), "{said:#?}");
     said.assert_code(1);
 }
 

@@ -10,6 +10,7 @@ mod last_words;
 mod memory;
 mod panics;
 mod reading;
+mod stories;
 mod storms;
 mod survived;
 mod told;

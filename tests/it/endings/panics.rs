@@ -103,7 +103,7 @@ fn whatever_a_panic_says_is_told_in_one_line() {
         ("lines", "panicked: one"),
         ("long", "panicked: x\u{e9}x\u{e9}"),
         ("secret", "panicked: cannot log in with --token="),
-        ("value", "panicked: a value that is no text"),
+        ("value", "panicked: a value that is not text"),
         ("empty", "panicked: explicit panic"),
     ] {
         let sandbox = Sandbox::new();

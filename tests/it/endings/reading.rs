@@ -32,11 +32,8 @@ fn a_night_is_told_line_by_line() {
     let expected = [
         (
             1,
-            format!("pid {gateway} held it for "),
-            format!(
-                "it ended without a word: killed, or crashed (found by pid {current_pid}) \
-                 [anchor_released]"
-            ),
+            format!("pid {gateway} held it, "),
+            format!("it was killed, or it crashed (found by pid {current_pid}) [anchor_released]"),
         ),
         (
             2,
@@ -57,7 +54,7 @@ fn a_night_is_told_line_by_line() {
         (
             4,
             format!("pid {} held it for ", history[4]["pid"]),
-            "its command ended by itself, exit code 7 [exited]".to_owned(),
+            "its command crashed: exit code 7 [exited]".to_owned(),
         ),
     ];
     for (nth, who, story) in expected {

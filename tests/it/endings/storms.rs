@@ -29,7 +29,7 @@ fn is_a_storm(sandbox: &Sandbox, log: Option<&Path>, end: impl Fn(Process)) -> b
     let mut next = Process::start(next);
     loop {
         let line = next.err_line();
-        if line.contains("starts in a row failed") {
+        if line.contains("failed starts in a row") {
             next.signal(Signal::TERM);
             next.finish_with_stdin_open(LIMIT).assert_code(143);
             return true;
@@ -93,12 +93,12 @@ fn kills_for_memory_at_each_start_are_a_storm() {
         std::fs::write(&log, log_line(log_now_us(), run.command.pid)).unwrap();
         kill(run.command.pid, Signal::KILL);
         let answer = run.process.finish_with_stdin_open(LIMIT).assert_code(128 + 9);
-        assert!(!answer.err.contains("starts in a row failed"), "start {number}: {answer:#?}");
+        assert!(!answer.err.contains("failed starts in a row"), "start {number}: {answer:#?}");
         sandbox.end_now().assert("oom_suspected", None, None, Some(9));
     }
     let mut next = Process::start(start("echo started >&2"));
     let line = next.err_line();
-    assert!(line.contains("starts in a row failed"), "{line}");
+    assert!(line.contains("failed starts in a row"), "{line}");
     next.signal(Signal::TERM);
     assert!(wait_ended(next.pid(), LIMIT));
 }

@@ -12,7 +12,7 @@ use incumbent::Wait;
 use incumbent::status::{Event, EventStream};
 use serde_json::Value;
 
-use crate::support::{LIMIT, Process};
+use crate::support::{LIMIT, Process, without_format};
 
 /// Where an idle follower is to have an event: it looks 20 times a second. The median of some, so
 /// that a busy machine may be late now and then.
@@ -26,7 +26,8 @@ fn next(follower: &mut Process) -> Value {
         panic!("not one JSON document in a line: {error}: {line:?}");
     });
     assert!(event["id"].is_i64() && event["at"].is_string(), "{event}");
-    event
+    assert_eq!(event["format"], 1, "{event}");
+    without_format(event)
 }
 
 /// The next event of a stream, which is to come.

@@ -292,7 +292,7 @@ fn where_there_can_be_no_more_open_files_that_is_said() {
 
 /// FIELD-BUGS row 110, of doctor, which goes on where it cannot look.
 ///
-/// Symptom: "nobody can tell whether that lives" of a healthy owner, and the advice to evict it, or
+/// Symptom: it could not be told whether a healthy owner lives, and the advice to evict it, or
 /// to look at modes that are right. It holds because no check believes what it saw without
 /// descriptors.
 #[test]
@@ -305,7 +305,7 @@ fn doctor_without_descriptors_suspects_nobody() {
             let answer = Process::start(sandbox.shell(&script)).finish(LIMIT);
             let what = format!("doctor{fix} with {limit} open files");
             assert_no_panic(&answer, &what);
-            for wrong in ["nobody can tell", "evict", "modes of", "is gone from", "leaked by"] {
+            for wrong in ["it is alive cannot", "evict", "modes of", "is gone from", "leaked by"] {
                 assert!(!answer.out.contains(wrong), "{what}: {wrong}: {answer:#?}");
             }
         }

@@ -2,6 +2,7 @@
 //! and let go in time?
 
 mod caller;
+mod exits;
 mod library;
 mod lost_store;
 mod pair;

@@ -257,7 +257,7 @@ fn what_a_killed_first_start_left_of_the_store_is_taken_back() {
     sandbox
         .cli(["status"])
         .assert_code(78)
-        .assert_complains(&["left in the middle of a change", "the next start takes"]);
+        .assert_complains(&["left in the middle of a change", "the next start undoes"]);
     assert!(journal.exists(), "questions change nothing");
     sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
     assert_eq!(sandbox.status().0, 3);

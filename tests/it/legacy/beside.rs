@@ -61,8 +61,8 @@ fn a_run_is_not_replaced_for_the_directory_of_what_it_started() {
     let gateway = first.process.line();
     let replace = ["run", "--no-backoff", "--replace", "--legacy-home", older.home(), "--", "true"];
     sandbox.cli(replace).assert_code(75).assert_complains(&[
-        "an older gateway, and acts beside the holder on record",
-        &format!("end pid {gateway}"),
+        "an older gateway, and runs next to the holder on record",
+        &format!("stop pid {gateway}"),
     ]);
     assert!(!first.process.has_ended() && !first.command.is_gone());
     first.kill();

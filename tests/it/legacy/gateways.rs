@@ -177,7 +177,7 @@ fn a_run_of_another_profile_is_no_older_gateway() {
         "incumbent --profile a stop",
         // Without the directory it would start beside that one.
         "incumbent --profile b run --replace --legacy-home ",
-        "hermes -- CMD`",
+        "hermes --no-backoff -- true`",
     ]);
     let (code, status) = sandbox.json(["status", "--profile", "b"]);
     assert_eq!((code, &status["pid"]), (3, &Value::Null), "{status:#}");
@@ -188,7 +188,7 @@ fn a_run_of_another_profile_is_no_older_gateway() {
     let lock = rows.as_array().unwrap().iter().find(|row| row["reason"] == "anchor_held").unwrap();
     assert!(lock["detail"].as_str().unwrap().contains("profile a"), "{lock:#}");
     sandbox.cli(["claim", "--profile", "b"]).assert_code(75).assert_complains(&[&pid]);
-    let doctor = sandbox.cli(["doctor", "--profile", "b"]);
+    let doctor = sandbox.cli(["doctor", "--verbose", "--profile", "b"]);
     assert!(doctor.out.contains("b/gateway is kept out by profile a"), "{doctor:#?}");
     assert!(!doctor.out.contains("an older gateway, pid"), "{doctor:#?}");
 

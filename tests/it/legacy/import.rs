@@ -46,7 +46,7 @@ fn files_of_every_shape_are_imported_with_the_right_verdict() {
     older.assert_import(0, &["gateway.lock corrupt corrupt", released[1]]);
     sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
     let answer = sandbox.cli(["import", older.home()]).assert_code(0);
-    assert!(answer.out.contains("corrupt   corrupt, it is no UTF-8"), "{answer:#?}");
+    assert!(answer.out.contains("corrupt   corrupt, it is not UTF-8"), "{answer:#?}");
 
     // Neither a FIFO nor a link is waited for or followed.
     std::fs::remove_file(older.file("gateway.lock")).unwrap();

@@ -349,7 +349,7 @@ fn a_takeover_that_would_fail_ends_nobody() {
     assert_eq!(document["holder"]["pid"], gateway.pid(), "{document:#}");
     assert_eq!(document["holder"]["reason"], "older_gateway", "{document:#}");
     assert_eq!(sandbox.status().1["pid"], run.pid());
-    sandbox.cli(replace).assert_code(75).assert_complains(&["two act for it"]);
+    sandbox.cli(replace).assert_code(75).assert_complains(&["two gateways are running"]);
     gateway.close_stdin();
     gateway.wait(LIMIT);
     sandbox.cli(replace).assert_code(0);

@@ -37,7 +37,7 @@ impl Sandbox {
     }
 
     /// Asks as the command of `run` does.
-    fn ask_in(&self, run: &Run, words: &[&str]) -> Answer {
+    pub fn ask_in(&self, run: &Run, words: &[&str]) -> Answer {
         let environ = std::fs::read(format!("/proc/{}/environ", run.command.pid)).unwrap();
         let environ = String::from_utf8(environ).unwrap();
         let mut asked = self.incumbent(words);
@@ -113,7 +113,7 @@ fn an_owner_is_not_told_no_because_its_store_is_lost() {
             let answer = sandbox.ask_in(&run, words);
             assert_eq!(answer.code(), 75, "{fate:?}, {words:?}: {answer:#?}");
             let pid = format!("pid {}", run.pid());
-            answer.assert_complains(&[&pid, "moved, deleted or replaced", "try:", "ask again"]);
+            answer.assert_complains(&[&pid, "moved, deleted or replaced", "try:", "try again"]);
         }
         let json = [&["--json"], &verify[..]].concat();
         let document: Value = sandbox.ask_in(&run, &json).json();

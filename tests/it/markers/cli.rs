@@ -260,8 +260,8 @@ fn a_ttl_is_a_span_from_a_millisecond_to_thirty_days() {
         ("31d", &["cannot live for 2678400000 ms", "at most 30 days"]),
         ("584000000years", &[]),
         ("infinity", &["it has to end"]),
-        ("soon", &["\"soon\" is no time span", "write e.g. 90s"]),
-        ("", &["is no time span"]),
+        ("soon", &["\"soon\" is not a time span", "write e.g. 90s"]),
+        ("", &["is not a time span"]),
         ("-5", &[]),
     ] {
         let words_of = ["marker", "write", "bad", "--pid", &pid.to_string(), "--ttl", ttl];

@@ -20,7 +20,7 @@ fn a_run_inside_of_its_own_run_says_where_it_is() {
     // Whoever waits all the same is told at once.
     let inner = ["incumbent", "run", "--no-backoff", "--wait=1ms", "--", "true"];
     let answer = sandbox.cli([&["run", "--no-backoff", "--"], &inner[..]].concat());
-    answer.assert_code(75).assert_complains(&["inside of the run that holds it", "and ends with"]);
+    answer.assert_code(75).assert_complains(&["inside the run that holds it", "and ends with"]);
 }
 
 /// Another office is none of its business, and neither is who asks from outside.

@@ -115,6 +115,6 @@ fn nothing_of_a_chain_lives_beside_the_next_one() {
     let mut run = npm_start(&sandbox, &[]);
     let sixth = Chain::next(&sandbox, &mut run);
     fifth.assert_gone("a killed run");
-    run.err_line_with(&format!("pid {} left the session of that one's", fifth.agent.pid));
+    run.err_line_with(&format!("pid {} left the session of the old holder's", fifth.agent.pid));
     assert!(!sixth.server.is_gone());
 }

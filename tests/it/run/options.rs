@@ -187,7 +187,12 @@ fn somebody_is_told_how_it_ended() {
     assert!(told["signal"].is_null() && told["ended_at"].is_string(), "{told:#}");
     assert_eq!(told["instance"], sandbox.history()[0]["instance"]);
     let environment = std::fs::read_to_string(sandbox.file("env.txt")).unwrap();
-    for line in ["INCUMBENT_END_REASON=exited", "INCUMBENT_END_EXIT_CODE=7", "_RESTARTING=false"] {
+    for line in [
+        "INCUMBENT_END_REASON=exited",
+        "INCUMBENT_END_EXIT_CODE=7",
+        "INCUMBENT_END_SUMMARY=crashed: exit code 7",
+        "_RESTARTING=false",
+    ] {
         assert!(environment.contains(line), "{line}: {environment}");
     }
     for name in ["INCUMBENT_END_SIGNAL", "INCUMBENT_TOKEN", "INCUMBENT_INSTANCE="] {

@@ -16,7 +16,7 @@ fn what_is_desired_is_shown_and_set() {
     assert_eq!(desired(&[]), json!({"profile": "default", "desired": null}));
     assert!(!sandbox.file("store").exists(), "a question made a store");
     let answer = sandbox.cli(["desired"]).assert_code(0);
-    assert_eq!(answer.out, "default: nobody has said whether it should run\n");
+    assert_eq!(answer.out, "default: no desired state is set\n");
     sandbox.cli(["desired", "paused"]).assert_code(2).assert_complains(&["paused", "running"]);
 
     assert_eq!(desired(&["stopped"]), json!({"profile": "default", "desired": "stopped"}));

@@ -183,7 +183,7 @@ fn two_supervisors_settle_after_one_swap() {
 /// Whether a `run` of this loop has said that it waits for the end of a storm's backoff.
 fn waits(sandbox: &Sandbox, number: usize) -> bool {
     let said = std::fs::read_to_string(sandbox.file(&format!("supervisor-{number}")));
-    said.is_ok_and(|said| said.contains("starts in a row failed: waiting"))
+    said.is_ok_and(|said| said.contains("failed starts in a row: waiting"))
 }
 
 /// FIELD-BUGS rows 43 and 49.

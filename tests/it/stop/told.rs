@@ -19,7 +19,7 @@ fn a_stop_by_what_the_owner_has_started_says_so() {
     }
     assert!(script.line().starts_with("planned_stop by incumbent stop"), "the request stands");
     let answer = script.finish(LIMIT).assert_code(0);
-    for words in ["it started this process", "asked by a marker", "run this outside of it"] {
+    for words in ["it started this process", "a marker asks it to end", "run this outside of it"] {
         assert!(answer.err.contains(words), "{words}: {answer:#?}");
     }
     assert!(!answer.err.contains("another container"), "{answer:#?}");
@@ -36,7 +36,7 @@ fn an_owner_that_releases_and_lives_on_is_said_to_run() {
     let mut owner = Process::start(sandbox.shell(script));
     assert_eq!(owner.line(), "ready");
     let told = sandbox.cli(["stop"]).assert_code(0);
-    let words = format!("stopped: pid {} has released it; its process still runs", owner.pid());
+    let words = format!("stopped: pid {} released it and keeps running", owner.pid());
     assert!(told.out.contains(&words), "{told:#?}");
     assert!(!owner.has_ended());
     let (code, again) = sandbox.json(["stop"]);

@@ -1,6 +1,7 @@
 //! Opening a store: whose place is it, what lies there already, what does the disk allow, and what
 //! if it is damaged?
 
+mod backup;
 mod beside;
 mod budgets;
 mod busy;

@@ -41,10 +41,13 @@ impl Answer {
         exit_code(self.status)
     }
 
+    /// The document, without its format: that all have one is seen where they are held against
+    /// their schemas.
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.out)
-            .unwrap_or_else(|error| panic!("not one JSON document: {error}: {self:#?}"))
+        let document = serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("not one JSON document: {error}: {self:#?}"));
+        without_format(document)
     }
 
     #[track_caller]
@@ -65,6 +68,20 @@ impl Answer {
         }
         self
     }
+}
+
+/// What a document says, of whatever format.
+pub fn without_format(mut document: Value) -> Value {
+    match &mut document {
+        Value::Object(fields) => drop(fields.shift_remove("format")),
+        Value::Array(elements) => {
+            for element in elements {
+                *element = without_format(element.take());
+            }
+        }
+        _ => {}
+    }
+    document
 }
 
 /// See [`Answer::code`].

@@ -47,7 +47,7 @@ fn doctor_fix_changes_nothing_that_is_not_a_store() {
     ];
     for (name, words) in says {
         let db = sandbox.file(name);
-        let answer = sandbox.cli(["--db", db.to_str().unwrap(), "doctor", "--fix"]);
+        let answer = sandbox.cli(["--db", db.to_str().unwrap(), "doctor", "--fix", "--verbose"]);
         assert!(!answer.out.contains("done"), "{name}: {answer:#?}");
         assert!(!answer.out.contains("chmod"), "{name}: {answer:#?}");
         assert!(answer.out.contains(words), "{name}: {answer:#?}");

@@ -7,9 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{LIMIT, Sandbox, eventually, is_root, pid_namespace, skipped, tagged};
+use crate::support::{
+    LIMIT, Sandbox, eventually, is_root, kill, pid_namespace, skipped, tagged, wait_stopped,
+};
 
 /// A control group that can be frozen. Thawed and removed in the end, with what is left in it.
 struct Freezer {
@@ -101,7 +104,7 @@ fn who_is_frozen_is_said_to_be() {
         assert_eq!(status["flags"], json!(["frozen"]), "{what}: {status:#}");
         assert_eq!(status["not_ready"], "frozen", "{what}: {status:#}");
         let text = sandbox.cli(["status"]).assert_code(0).out;
-        assert!(text.starts_with("default/gateway: running (frozen)"), "{what}: {text}");
+        assert!(text.starts_with("default/gateway: running, but frozen"), "{what}: {text}");
         let thaw = format!("`echo {} > {what}/{}`", freezer.words[1], freezer.file);
         assert!(text.contains("thaw it: ") && text.contains(&thaw), "{what}: {text}");
         assert!(sandbox.cli(["status", "--all"]).out.contains("frozen"), "{what}");
@@ -145,4 +148,35 @@ fn a_paused_container_is_said_to_be_frozen() {
         assert_eq!(status["flags"], json!(["elsewhere"]), "{status:#}");
         container.kill();
     }
+}
+
+/// Symptom: the gateway itself was stopped, and `status --ready` and the doctor were content: only
+/// its `run` had been looked at.
+#[test]
+fn a_command_that_is_stopped_is_not_ready() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    kill(run.command.pid, Signal::STOP);
+    wait_stopped(run.command.pid);
+    let status = sandbox.assert_status(0, "alive", "anchor_held");
+    assert_eq!(status["flags"], json!(["command_stopped"]), "{status:#}");
+    assert_eq!(status["not_ready"], "stopped", "{status:#}");
+    sandbox.cli(["status", "--ready"]).assert_code(1);
+    let text = sandbox.cli(["status"]).assert_code(0).out;
+    assert!(
+        text.starts_with("default/gateway: running, but its command is suspended (SIGSTOP)"),
+        "{text}"
+    );
+    let goes_on = format!("`kill -CONT {}`", run.command.pid);
+    assert!(text.contains(&goes_on), "{text}");
+    let (code, doctor) = sandbox.json(["doctor"]);
+    assert_eq!(code, 1, "{doctor:#}");
+    let text = sandbox.cli(["doctor"]).assert_code(1).out;
+    assert!(text.contains("its command, pid ") && text.contains(&goes_on), "{text}");
+    kill(run.command.pid, Signal::CONT);
+    eventually("it goes on", LIMIT, || {
+        (sandbox.cli(["status", "--ready"]).code() == 0).then_some(())
+    });
+    sandbox.cli(["doctor"]).assert_code(0);
+    run.end().assert_code(0);
 }

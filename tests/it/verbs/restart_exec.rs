@@ -81,7 +81,7 @@ fn it_is_told_at_once_that_nobody_is_beside_it() {
     let pid = command.pid();
     let answer = sandbox.cli(["restart"]).assert_code(75);
     let who = format!("(pid {pid})");
-    answer.assert_complains(&["`run --exec`", "not known", &who, "`incumbent stop`"]);
+    answer.assert_complains(&["`run --exec`", "not known", &who, "`incumbent stop "]);
     let (code, document) = sandbox.json(["restart"]);
     assert_eq!((code, &document["restarted"]), (75, &json!(false)), "{document:#}");
     assert_eq!((&document["holder"]["pid"], &document["left_to"]), (&json!(pid), &Value::Null));

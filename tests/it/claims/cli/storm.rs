@@ -34,8 +34,8 @@ fn the_seventh_refused_start_of_a_party_waits_and_says_so() {
         assert!(!answer.err.contains("waiting"), "start {number}: {answer:#?}");
     }
     let mut seventh = start_of_party(&sandbox, "red", &[]);
-    let told = seventh.err_line_with("starts in a row failed");
-    assert!(told.contains("6 starts in a row"), "{told}");
+    let told = seventh.err_line_with("failed starts in a row");
+    assert!(told.contains("6 failed starts in a row"), "{told}");
     assert!(told.contains("--no-backoff"), "{told}");
 
     // Meanwhile others are not delayed: another party, and whoever asks to go ahead.
@@ -67,7 +67,7 @@ fn a_backoff_ends_when_the_holder_goes() {
         }
         let began = Instant::now();
         let mut seventh = start_of_party(&sandbox, "red", &[]);
-        seventh.err_line_with("starts in a row failed");
+        seventh.err_line_with("failed starts in a row");
         owner.end().assert_code(0);
         seventh.line();
         let took = began.elapsed();
@@ -101,7 +101,7 @@ fn a_crash_loop_is_slowed_down() {
         assert_eq!(answer.err, "", "start {number}");
     }
     let mut next = Process::start(as_party(&sandbox, "red", &crash));
-    next.err_line_with("starts in a row failed");
+    next.err_line_with("failed starts in a row");
     next.signal(Signal::TERM);
     next.finish_with_stdin_open(LIMIT).assert_code(143);
 }
@@ -127,7 +127,7 @@ fn two_parents_are_two_parties() {
     for parent in 1..=2 {
         let answer = Process::start(sandbox.shell(six)).finish(LIMIT).assert_code(0);
         assert_eq!(answer.out, "code 75\n", "parent {parent}: {answer:#?}");
-        assert!(!answer.err.contains("starts in a row failed"), "parent {parent}: {answer:#?}");
+        assert!(!answer.err.contains("failed starts in a row"), "parent {parent}: {answer:#?}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::{
     HOLDING, LIMIT, Process, Run, SOON, Sandbox, assert_within, eventually, kill, wait_stopped,
@@ -184,4 +185,94 @@ fn the_exit_code_of_a_refusal_can_be_chosen() {
     owner.end().assert_code(0);
     // A command's own code is its own, whatever -E says.
     sandbox.cli(["run", "-E", "9", "--", "/bin/sh", "-c", "exit 75"]).assert_code(75);
+}
+
+/// Symptom: who waited for the office was counted as refused: a conflict in `status`, a finding of
+/// the doctor, and a point towards a storm. It is shown as what it is, and is refused when its time
+/// is over.
+#[test]
+fn a_waiter_is_shown_and_is_no_refusal() {
+    let sandbox = Sandbox::new();
+    let refusals = || sandbox.number("SELECT count(*) FROM starts WHERE outcome = 'refused'");
+    let owner = sandbox.hold(&[]);
+    let mut waiter = sandbox.wait_for_office(&["--wait"]);
+    sandbox.wait_for_waiters(1);
+    let mut killed = sandbox.wait_for_office(&["--wait=1h"]);
+    sandbox.wait_for_waiters(2);
+    killed.kill();
+    let status = sandbox.status().1;
+    let waiting = status["waiters"].as_array().unwrap();
+    assert_eq!(waiting.len(), 1, "the dead wait for nothing: {status:#}");
+    assert_eq!(waiting[0]["pid"], waiter.pid(), "{status:#}");
+    assert_eq!(status["conflicts"], json!([]), "{status:#}");
+    let text = sandbox.cli(["status"]).assert_code(0).out;
+    assert!(text.contains(&format!("waiting    pid {}, since ", waiter.pid())), "{text}");
+    let table = sandbox.cli(["status", "--all"]).assert_code(0).out;
+    assert!(table.contains("1 waiting"), "{table}");
+    assert_eq!(refusals(), 0);
+    let in_vain = ["run", "--no-backoff", "--wait=20ms", "--", "true"];
+    sandbox.cli(in_vain).assert_code(75);
+    assert_eq!(refusals(), 1);
+    owner.end().assert_code(0);
+    waiter.line();
+    assert_eq!(sandbox.status().1["waiters"], json!([]));
+    waiter.finish(LIMIT).assert_code(0);
+}
+
+/// Symptom: of twelve starts that waited together, all in vain, two were counted: the others met
+/// each other's writes. It holds because it is written with the end of the wait, which has to be
+/// written anyway.
+#[test]
+fn each_wait_in_vain_is_one_refusal() {
+    let sandbox = Sandbox::new();
+    let owner = sandbox.hold(&["--lock", "token=mine"]);
+    let waiters: Vec<_> = (0..12).map(|_| sandbox.wait_for_office(&["--wait=1500ms"])).collect();
+    for waiter in waiters {
+        waiter.finish(LIMIT).assert_code(75);
+    }
+    let refusals = "SELECT count FROM counters WHERE name = 'refusals' AND profile = ";
+    assert_eq!(sandbox.number(&format!("{refusals} 'default'")), 12);
+    assert_eq!(sandbox.status().1["conflicts"][0]["count"], 12);
+    assert_eq!(sandbox.waiters(), 0);
+
+    // The lock that was missing is on record as well.
+    let clone = ["--profile", "clone", "run", "--no-backoff", "--wait=20ms", "--lock"];
+    for _ in 0..6 {
+        sandbox.cli([&clone[..], &["token=mine", "true"]].concat()).assert_code(75);
+    }
+    assert_eq!(sandbox.number(&format!("{refusals} 'clone'")), 6);
+    assert_eq!(sandbox.number("SELECT sum(count) FROM lock_conflicts WHERE profile = 'clone'"), 6);
+    // A storm: the next one is told when to come.
+    let (code, answer) = sandbox.json([&clone[..], &["token=mine", "true"]].concat());
+    assert_eq!(code, 75, "{answer:#}");
+    assert!(answer["retry_after_ms"].as_u64().is_some_and(|ms| ms > 1_000), "{answer:#}");
+    owner.end().assert_code(0);
+}
+
+/// Symptom: of a profile whose start waited for a token `status` said that nobody had claimed it
+/// yet, and to start it, which started a second one that waits.
+#[test]
+fn who_waits_for_a_lock_is_shown_and_not_to_be_started_again() {
+    let sandbox = Sandbox::new();
+    let clone = |words: &[&'static str]| [&["--profile", "clone"], words].concat();
+    let owner = sandbox.hold(&["--lock", "token=mine"]);
+    let start = [&clone(&["run", "--no-backoff", "--wait", "--lock", "token=mine"])[..], HOLDING];
+    let mut waiter = Process::start(sandbox.incumbent(start.concat()));
+    sandbox.wait_for_waiters(1);
+    let (code, status) = sandbox.json(clone(&["status"]));
+    assert_eq!((code, &status["waiters"][0]["pid"]), (3, &json!(waiter.pid())), "{status:#}");
+    assert_eq!(status["waiters"][0]["lock"]["scope"], "token", "{status:#}");
+    let text = sandbox.cli(clone(&["status"])).assert_code(3).out;
+    assert!(text.contains(&format!("(pid {} waits for token/", waiter.pid())), "{text}");
+    assert!(text.contains("do not start another one") && !text.contains("CMD"), "{text}");
+    let others = sandbox.json(clone(&["--kind", "other", "status"])).1;
+    assert_eq!(others["waiters"], json!([]), "another office of that profile: {others:#}");
+    let table = sandbox.cli(["status", "--all"]).assert_code(0).out;
+    assert!(table.contains("waits for token/"), "{table}");
+
+    // The dead wait for nothing.
+    waiter.kill();
+    assert_eq!(sandbox.json(clone(&["status"])).1["waiters"], json!([]));
+    assert_eq!(sandbox.json(["status", "--all"]).1.as_array().map(Vec::len), Some(1));
+    owner.end().assert_code(0);
 }

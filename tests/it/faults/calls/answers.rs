@@ -57,7 +57,7 @@ pub fn wrong(sandbox: &Sandbox, traced: &Traced, fault: &Fault) -> Option<String
     if traced.err.contains("panicked") {
         return Some("a panic".to_owned());
     }
-    if let Some(signal) = traced.crash() {
+    if let Some(signal) = traced.crash(fault) {
         return Some(format!("ended by {signal}"));
     }
     if fault.kills() || !traced.met(fault) {

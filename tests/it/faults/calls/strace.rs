@@ -1,5 +1,6 @@
 //! A program under strace, with one call that fails or is its last.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -86,16 +87,36 @@ impl Traced {
             // Rust ends a program that gets no memory for a value.
             "memory allocation of",
         ];
-        OTHERS.iter().any(|words| self.err.contains(words))
+        OTHERS.iter().any(|words| self.err.contains(words)) || self.is_first_memory_of_a_program()
     }
 
-    /// The signal that a process ended itself by, of those that mean a bug.
-    pub fn crash(&self) -> Option<&'static str> {
+    /// Whether a program got no memory for its loader, which is killed by SIGSEGV then, without a
+    /// word.
+    fn is_first_memory_of_a_program(&self) -> bool {
+        let pid_of = |line: &str| line.split(' ').next().map(str::to_owned);
+        let mut last: HashMap<Option<String>, &str> = HashMap::new();
+        let (mut first, mut later) = (0, 0);
+        for line in self.trace.lines() {
+            let before = last.insert(pid_of(line), line);
+            if line.contains("(INJECTED)") {
+                let is_first = before.is_some_and(|it| it.contains("execve("));
+                let is_first = is_first && line.contains(" mmap(");
+                *if is_first { &mut first } else { &mut later } += 1;
+            }
+        }
+        first > 0 && later == 0
+    }
+
+    /// The signal that a process ended itself by, of those that mean a bug. Whoever speaks to one
+    /// that was killed ends by SIGPIPE, rightly.
+    pub fn crash(&self, fault: &Fault) -> Option<&'static str> {
         const CRASHES: [&str; 8] =
             ["SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGPIPE", "SIGSEGV", "SIGSYS", "SIGXFSZ"];
         let killed = self.trace.lines().filter_map(|line| line.split_once("+++ killed by "));
         let names: Vec<&str> = killed.map(|(_, name)| name).collect();
-        CRASHES.into_iter().find(|signal| names.iter().any(|name| name.starts_with(signal)))
+        let mut crashes =
+            CRASHES.into_iter().filter(|signal| !(fault.kills() && *signal == "SIGPIPE"));
+        crashes.find(|signal| names.iter().any(|name| name.starts_with(signal)))
     }
 }
 

@@ -60,7 +60,7 @@ fn a_gateway_that_links_the_crate_starts_one() {
     let answer = ask("found");
     assert_holds(
         &answer,
-        &["InvalidInput", "neither beside this program nor in PATH", "INCUMBENT_PROGRAM"],
+        &["InvalidInput", "neither next to this program nor in PATH", "INCUMBENT_PROGRAM"],
     );
 
     let second: u32 = ask("named").parse().unwrap();

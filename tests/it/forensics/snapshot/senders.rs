@@ -365,9 +365,10 @@ fn a_run_that_can_neither_tell_nor_record_its_end_ends() {
 }
 
 /// Whoever presses Ctrl-C knows who it was: it is on record, and nothing is printed into the
-/// terminal. A person is no supervisor: what the kernel sends was taken for a supervisor's stop.
+/// terminal. Symptom: the history did not know who had ended it, and a container on a terminal was
+/// told that it had failed, as by a stranger's signal. Whoever sits there has started it.
 #[test]
-fn a_terminals_key_is_recorded_as_the_kernels_and_not_told() {
+fn a_terminals_key_is_recorded_as_one_and_not_told() {
     if !has("script") {
         return skipped("needs script(1) of util-linux");
     }
@@ -383,13 +384,15 @@ fn a_terminals_key_is_recorded_as_the_kernels_and_not_told() {
     assert!(!answer.out.contains("signal="), "{answer:#?}");
     let row = sandbox.newest_shutdown();
     assert_eq!((&row["signal_name"], &row["sender_pid"]), (&json!("SIGINT"), &Value::Null));
-    assert!(row["sender"].as_str().unwrap().contains("kernel"), "{row:#}");
-    assert_eq!(row["cause"], "signalled", "{row:#}");
+    assert!(row["sender"].as_str().unwrap().starts_with("a key at the terminal"), "{row:#}");
+    assert_eq!(row["cause"], "supervisor_stop", "{row:#}");
     assert!(why(&row["snapshot"]["sender"]).contains("kernel"), "{row:#}");
     let end = &sandbox.history()[0];
     assert_eq!((&end["end_reason"], &end["signal"]), (&json!("signalled"), &json!(2)), "{end:#}");
-    assert_eq!(end["ended_by"], Value::Null, "{end:#}");
-    assert!(end["detail"].as_str().unwrap().contains("kernel"), "{end:#}");
+    assert!(end["ended_by"].as_str().unwrap().starts_with("a key at the terminal"), "{end:#}");
+    assert_eq!(end["detail"], Value::Null, "{end:#}");
+    let text = sandbox.cli(["history"]).assert_code(0).out;
+    assert!(text.contains("SIGINT from a key at the terminal"), "{text}");
 }
 
 /// FIELD-BUGS row 82: "phantom kills" that were somebody's debugger.

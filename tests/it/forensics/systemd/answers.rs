@@ -91,7 +91,7 @@ fn a_systemctl_that_is_no_help_gives_a_reason() {
         ("exit 0", &["did not print TimeoutStopUSec"]),
         ("echo TimeoutStopUSec=1min; echo LoadState=loaded; exit 1", &["systemctl failed", "1"]),
         ("echo TimeoutStopUSec=1min; kill -KILL $$", &["systemctl failed", "9"]),
-        ("echo TimeoutStopUSec=soon; echo LoadState=loaded", &["\"soon\"", "no time span"]),
+        ("echo TimeoutStopUSec=soon; echo LoadState=loaded", &["\"soon\"", "not a time span"]),
         ("head -c 5000000 /dev/zero; echo TimeoutStopUSec=1min", &["printed more than 65536"]),
         ("exec yes TimeoutStopUSec=1min", &["printed more than 65536"]),
     ] {

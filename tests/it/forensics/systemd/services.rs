@@ -118,7 +118,7 @@ fn a_process_in_a_service_finds_its_unit() {
     std::fs::write(procs, gateway.pid().to_string()).unwrap();
     gateway.say("again");
     let said = gateway.err_line_with("own: ");
-    let warning = "is killed 45s after it is asked to stop, and may take 90s: put \
+    let warning = "is killed 45s after it is asked to stop, but may take 90s: put \
                    `TimeoutStopSec=90s` under `[Service]` with `systemctl edit";
     assert!(said.starts_with(&format!("own: {} {warning}", service.unit)), "{said}");
     gateway.finish(LIMIT).assert_code(0);
@@ -232,7 +232,7 @@ fn for_people() {
     let answer = sandbox.ask_text(&["--unit", "gw", "--drain", "1min"]).assert_code(1);
     assert_eq!(
         answer.out,
-        "gw.service: kills before the gateway has stopped
+        "gw.service: kills the gateway before it has stopped
   gives    45s (system manager)
   takes    90s (drain 60s, and what comes after it)
   try      put `TimeoutStopSec=90s` under `[Service]` with `systemctl edit gw.service`, as root
@@ -241,7 +241,7 @@ fn for_people() {
     let answer = sandbox.ask_text(&["--unit", "gw", "--drain", "15"]).assert_code(0);
     assert_eq!(
         answer.out,
-        "gw.service: gives time enough to stop
+        "gw.service: gives enough time to stop
   gives    45s (system manager)
   takes    45s (drain 15s, and what comes after it)
 "
@@ -252,6 +252,6 @@ fn for_people() {
     assert!(answer.out.contains("  because  user manager: systemctl failed"), "{answer:#?}");
     for name in ["*.service", "-H", "--host=x", "a b", ""] {
         let unit = format!("--unit={name}");
-        sandbox.ask_text(&[&unit]).assert_code(2).assert_complains(&["no name of a systemd"]);
+        sandbox.ask_text(&[&unit]).assert_code(2).assert_complains(&["not the name of a systemd"]);
     }
 }

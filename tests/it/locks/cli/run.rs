@@ -207,8 +207,8 @@ fn a_storm_for_a_lock_is_slowed_down_until_the_lock_is_free() {
     }
     let began = Instant::now();
     let mut seventh = run_of_party(&sandbox, "red");
-    let told = seventh.err_line_with("starts in a row failed");
-    assert!(told.contains("6 starts in a row"), "{told}");
+    let told = seventh.err_line_with("failed starts in a row");
+    assert!(told.contains("6 failed starts in a row"), "{told}");
     let blue = run_of_party(&sandbox, "blue").finish(LIMIT).assert_code(75);
     assert!(!blue.err.contains("waiting"), "{blue:#?}");
     assert_eq!(sandbox.status().0, 3, "it holds no office while it waits");

@@ -44,7 +44,11 @@ fn a_waiter_is_woken_and_owns() {
         sandbox.wait_for_waiters(1);
         let seen = &locks(&sandbox)[0]["waiters"];
         assert_eq!(seen.as_array().unwrap().len(), 1, "{how}: {seen:#}");
-        assert_eq!(keys(&seen[0]), ["profile", "pid", "instance", "since"], "{how}: {seen:#}");
+        assert_eq!(
+            keys(&seen[0]),
+            ["profile", "pid", "instance", "lock", "since"],
+            "{how}: {seen:#}"
+        );
         assert_eq!(seen[0]["pid"], waiter.pid(), "{how}: {seen:#}");
         assert_eq!(seen[0]["profile"], "default", "{how}: {seen:#}");
         assert_time(&seen[0]["since"]);

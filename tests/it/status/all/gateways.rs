@@ -65,7 +65,8 @@ impl Sandbox {
             assert_eq!(document[key], nothing, "{profile}: {key}: {document:#}");
         }
         let text = self.cli(["status", "--profile", profile]).assert_code(3).out;
-        assert_eq!(first_line(&text), format!("{profile}/gateway: not running"));
+        let told = format!("{profile}/gateway: not running (nobody has claimed it yet)");
+        assert_eq!(first_line(&text), told);
     }
 
     /// `status --all --json`.

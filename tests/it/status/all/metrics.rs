@@ -20,16 +20,22 @@ pub type Series = (String, BTreeMap<String, String>);
 /// for names and units.
 #[derive(Debug)]
 pub struct Metrics {
+    /// The gauges: what is true now.
     pub values: BTreeMap<Series, f64>,
+    /// What the store has counted.
+    pub counters: BTreeMap<Series, f64>,
+    /// Whether there is a store.
+    pub store_found: Option<f64>,
 }
 
 impl Metrics {
     #[track_caller]
     pub fn parse(text: &str) -> Self {
-        let mut metrics = Self { values: BTreeMap::new() };
+        let mut metrics =
+            Self { values: BTreeMap::new(), counters: BTreeMap::new(), store_found: None };
         let mut families: BTreeSet<String> = BTreeSet::new();
         let mut helped: Option<String> = None;
-        let mut family = String::new();
+        let (mut family, mut family_kind) = (String::new(), String::new());
         let mut samples = 1;
         assert!(text.is_empty() || text.ends_with('\n'), "the last line has no end: {text:?}");
         for line in text.split_terminator('\n') {
@@ -37,21 +43,27 @@ impl Metrics {
                 assert!(samples > 0, "a family without samples: {family}");
                 assert_eq!(helped, None, "two HELP in a row: {line:?}");
                 let (name, help) = rest.split_once(' ').expect("a help text");
-                check_metric_name(name);
                 unescaped(help, &['\\', 'n']);
                 assert!(families.insert(name.to_owned()), "{name} comes in two groups");
                 helped = Some(name.to_owned());
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect("a type");
                 assert_eq!(helped.take().as_deref(), Some(name), "TYPE without its HELP: {line:?}");
-                assert_eq!(kind, "gauge", "{line:?}");
+                check_metric_name(name, kind);
                 name.clone_into(&mut family);
+                kind.clone_into(&mut family_kind);
                 samples = 0;
+            } else if let Some(value) = line.strip_prefix("incumbent_store_found ") {
+                assert_eq!(family, "incumbent_store_found", "a sample outside of its group");
+                metrics.store_found = Some(value.parse().unwrap());
+                samples += 1;
             } else {
                 assert!(helped.is_none(), "a HELP without a TYPE before {line:?}");
                 let (series, value) = sample(line);
                 assert_eq!(series.0, family, "a sample outside of its group: {line:?}");
-                let twice = metrics.values.insert(series, value);
+                let is_counter = family_kind == "counter";
+                let values = if is_counter { &mut metrics.counters } else { &mut metrics.values };
+                let twice = values.insert(series, value);
                 assert!(twice.is_none(), "a series comes twice: {line:?}\n{text}");
                 samples += 1;
             }
@@ -65,7 +77,15 @@ impl Metrics {
         self.values.keys().filter(|(it, _)| it == name).count()
     }
 
-    /// The names of all metrics that one profile has.
+    /// A counter of the default office; `None` where there is no such series.
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let office = [("profile", "default"), ("kind", "gateway")];
+        let labels = office.iter().chain(labels);
+        let labels = labels.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.counters.get(&(name.to_owned(), labels.collect())).copied()
+    }
+
+    /// The names of all gauges that one profile has.
     fn names_of(&self, profile: &str) -> BTreeSet<&str> {
         let of_it = |series: &&Series| series.1["profile"] == profile;
         self.values.keys().filter(of_it).map(|(name, _)| name.as_str()).collect()
@@ -96,14 +116,16 @@ impl Metrics {
 
 /// What Prometheus and its conventions ask of a name.
 #[track_caller]
-fn check_metric_name(name: &str) {
+fn check_metric_name(name: &str, kind: &str) {
     let is_word = |byte: u8| byte.is_ascii_lowercase() || b"_:".contains(&byte);
     let starts_well = name.bytes().next().is_some_and(is_word);
     let is_name = starts_well && name.bytes().all(|byte| is_word(byte) || byte.is_ascii_digit());
     assert!(is_name && name.starts_with("incumbent_"), "{name:?}");
-    // Ends that belong to counters, histograms and summaries, which gauges are not.
-    for end in ["_total", "_count", "_sum", "_bucket", "_created"] {
-        assert!(!name.ends_with(end), "a gauge called {name}");
+    assert!(["gauge", "counter"].contains(&kind), "{name}: {kind}");
+    assert_eq!(name.ends_with("_total"), kind == "counter", "a {kind} called {name}");
+    // Ends that belong to histograms and summaries.
+    for end in ["_count", "_sum", "_bucket", "_created"] {
+        assert!(!name.ends_with(end), "a {kind} called {name}");
     }
     // Base units only, as words of their own.
     for word in name.split('_') {
@@ -137,7 +159,6 @@ fn unescaped(text: &str, known: &[char]) -> String {
 #[track_caller]
 fn sample(line: &str) -> (Series, f64) {
     let (name, rest) = line.split_once('{').unwrap_or_else(|| panic!("no labels: {line:?}"));
-    check_metric_name(name);
     let mut labels = BTreeMap::new();
     let mut rest = rest;
     loop {
@@ -205,6 +226,9 @@ fn expected(reports: &[Value]) -> BTreeMap<Series, f64> {
         let end = &report["last_end"];
         let reason = [("reason", text(&end["reason"]))];
         add("gateway_last_end_timestamp_seconds", &reason, time(&end["at"]));
+        // As a shell says it.
+        let code = end["exit_code"].as_f64().or(end["signal"].as_f64().map(|it| it + 128.0));
+        add("last_exit_code", &[], code);
         let state = [("state", text(&report["state"]))];
         add("gateway_state", &state, report["state"].as_str().map(|_| 1.0));
         if report["verdict"] == "dead" {
@@ -221,6 +245,7 @@ fn expected(reports: &[Value]) -> BTreeMap<Series, f64> {
         add("gateway_info", &facts, Some(1.0));
         add("gateway_start_time_seconds", &[], time(&report["since"]));
         if served_by.is_empty() {
+            add("gateway_command_start_time_seconds", &[], time(&report["command_since"]));
             for (name, key) in [("locks_held", "locks"), ("markers_open", "markers")] {
                 let count = report[key].as_array().unwrap().len();
                 let count = f64::from(u32::try_from(count).unwrap());
@@ -238,6 +263,7 @@ fn expected(reports: &[Value]) -> BTreeMap<Series, f64> {
         add("gateway_heartbeat_timestamp_seconds", &[], heartbeat_at);
         let said = &report["runtime"];
         add("gateway_active_agents", &[], alone(said["active_agents"].as_f64()));
+        add("memory_bytes", &[], alone(said["memory_bytes"].as_f64()));
         add("gateway_restart_requested", &[], alone(flag(&said["restart_requested"])));
         add("gateway_status_timestamp_seconds", &[], alone(time(&said["updated_at"])));
         for (platform, said) in report["platforms"].as_object().unwrap() {
@@ -273,13 +299,15 @@ fn the_metrics_say_what_json_says() {
         "incumbent_gateway_verdict",
         "incumbent_gateway_last_end_timestamp_seconds",
         "incumbent_gateway_desired_running",
+        "incumbent_last_exit_code",
     ]);
     for (profile, kind, verdict, _) in TOWN {
         let names = metrics.names_of(profile);
         assert_eq!(names.is_subset(&of_the_dead), *verdict == "dead", "{profile}: {names:?}");
         let (code, alone) = sandbox.json(["status", "--profile", profile, "--kind", kind]);
         let words = ["status", "--metrics", "--profile", profile, "--kind", kind];
-        let answer = sandbox.cli(words).assert_code(code);
+        assert!([0, 3, 4].contains(&code), "{profile}: {code}");
+        let answer = sandbox.cli(words).assert_code(0);
         assert_eq!(answer.err, "");
         Metrics::parse(&answer.out).assert_equals(&[alone]);
         if has("promtool") {
@@ -298,11 +326,14 @@ fn the_metrics_say_what_json_says() {
     expected.insert("incumbent_gateway_state");
     expected.remove("incumbent_gateway_desired_running");
     expected.remove("incumbent_gateway_last_end_timestamp_seconds");
+    expected.remove("incumbent_last_exit_code");
     assert_eq!(metrics.names_of("failed"), expected);
-    // Of no store, one office: it is down, and that is all.
+    // Of no store, an office that is named: it is down, and that is all.
     let sandbox = Sandbox::new();
-    let answer = sandbox.cli(["status", "--metrics"]).assert_code(3);
+    let answer = sandbox.cli(["status", "--metrics", "--profile", "default"]).assert_code(0);
     assert_eq!(Metrics::parse(&answer.out).names_of("default").len(), 2);
+    let nothing = Metrics::parse(&sandbox.cli(["status", "--metrics"]).assert_code(0).out);
+    assert!(nothing.values.is_empty() && nothing.store_found == Some(0.0), "{nothing:#?}");
     assert!(!sandbox.file("store").exists());
 }
 

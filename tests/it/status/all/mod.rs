@@ -1,5 +1,6 @@
 //! `status --all`, profiles that are served by another one's gateway, and Prometheus' text format.
 
+mod counters;
 mod gateways;
 mod metrics;
 mod offices;

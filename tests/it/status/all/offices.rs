@@ -139,8 +139,8 @@ fn the_table_has_a_line_for_every_office() {
     }
     for (row, words) in [
         (0, &["running", "1 of 2 ok", "unresponsive for", "should be stopped"][..]),
-        (2, &["exited"]),
-        (3, &["anchor released"]),
+        (2, &["ended: exit code 0"]),
+        (3, &["killed or crashed"]),
         (4, &[LONGEST]),
         (5, &["served by alpha", "0 of 1 ok"]),
         (6, &["stopped"]),
@@ -214,14 +214,16 @@ fn without_a_store_there_is_nothing_to_list() {
     let answer = sandbox.cli(["status", "--all"]).assert_code(0);
     assert_eq!((answer.out.lines().count(), answer.err.as_str()), (1, ""), "{answer:#?}");
     let answer = sandbox.cli(["status", "--all", "--metrics"]).assert_code(0);
-    assert_eq!((answer.out.as_str(), answer.err.as_str()), ("", ""));
+    assert!(answer.out.ends_with("\nincumbent_store_found 0\n"), "{answer:#?}");
+    assert_eq!((answer.out.lines().count(), answer.err.as_str()), (3, ""), "{answer:#?}");
     assert!(!sandbox.file("store").exists());
 
     // And one in which nothing is on record yet.
     drop(Store::open(sandbox.db()).unwrap());
     assert_eq!(sandbox.reports_of_all(&[]), [] as [Value; 0]);
     let answer = sandbox.cli(["status", "--all", "--metrics"]).assert_code(0);
-    assert_eq!((answer.out.as_str(), answer.err.as_str()), ("", ""));
+    assert!(answer.out.ends_with("\nincumbent_store_found 1\n"), "{answer:#?}");
+    assert_eq!((answer.out.lines().count(), answer.err.as_str()), (3, ""), "{answer:#?}");
 }
 
 /// A store that is there and cannot be read is no empty store.

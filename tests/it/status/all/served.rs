@@ -113,7 +113,10 @@ fn who_is_served_is_as_alive_as_its_server() {
     wait_stopped(server.pid());
     assert_eq!(sandbox.assert_served("b", "a")["flags"], json!(["stopped"]));
     let text = sandbox.cli(["status", "--profile", "b"]).assert_code(0).out;
-    assert!(text.starts_with("b/gateway: running (stopped), served by a/gateway"), "{text}");
+    assert!(
+        text.starts_with("b/gateway: running, but suspended (SIGSTOP), served by a/gateway"),
+        "{text}"
+    );
     server.process.signal(Signal::CONT);
     // Killed.
     server.kill();
@@ -297,7 +300,7 @@ fn a_served_profile_is_not_stopped_behind_its_servers_back() {
             let words = [&[verb, "--profile", "b"], more].concat();
             let answer = sandbox.cli(words).assert_code(1);
             assert_eq!(answer.out, "");
-            let instead = format!("incumbent --profile a --kind gateway {verb}");
+            let instead = format!("incumbent {verb} --profile a --kind gateway");
             answer.assert_complains(&["b/gateway is served by a/gateway", "try:", &instead]);
         }
         let (code, document) = sandbox.json([verb, "--profile", "b"]);

@@ -104,7 +104,7 @@ fn a_server_serves_in_its_own_kind() {
     assert_eq!(sandbox.assert_report_of("b", 0, "anchor_held")["pid"], own.pid());
     assert_eq!(sandbox.json(["status", "--profile", "b", "--kind", "relay"]).0, 0);
     let stop = ["stop", "--profile", "b", "--kind", "relay"];
-    let instead = "incumbent --profile a --kind relay stop";
+    let instead = "incumbent stop --profile a --kind relay";
     sandbox.cli(stop).assert_code(1).assert_complains(&["served by a/relay", instead]);
     own.end().assert_code(0);
     relay.end().assert_code(0);

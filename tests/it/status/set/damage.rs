@@ -29,6 +29,7 @@ const CELLS: &[(&str, &str, &[&str])] = &[
     ("runtime_status", "writer", &["writer"]),
     ("runtime_status", "writer_pid", &["writer_pid"]),
     ("runtime_status", "updated_at_ms", &["updated_at"]),
+    ("runtime_status", "memory_bytes", &["memory_bytes"]),
     ("platform_status", "state", &["last_state", "state"]),
     ("platform_status", "state_since_at_ms", &["state_since"]),
     ("platform_status", "error_code", &["error_code"]),
@@ -46,7 +47,7 @@ fn bad_values(column: &str) -> &'static [&'static str] {
     match column {
         "restart_requested" | "needs_attention" => &["7", "-1"],
         "active_agents" => &["-3", "-9223372036854775808"],
-        "heartbeat_boot_ms" | "heartbeat_asleep_ms" => &["-1"],
+        "heartbeat_boot_ms" | "heartbeat_asleep_ms" | "memory_bytes" => &["-1"],
         "writer_pid" => &["-4", "99999999999"],
         "state_since_at_ms" | "retrying_since_at_ms" | "updated_at_ms" => {
             &["-1", "9223372036854775807", "253402300800000"]
@@ -185,7 +186,7 @@ fn a_bad_value_spoils_its_own_cell_and_the_next_write_heals_it() {
     }
     let status = sandbox.status().1;
     assert_eq!(status["verdict"], "alive", "{status:#}");
-    assert_eq!(status["runtime"]["damaged"].as_array().unwrap().len(), 11, "{status:#}");
+    assert_eq!(status["runtime"]["damaged"].as_array().unwrap().len(), 12, "{status:#}");
     assert_eq!(status["platforms"]["p"]["damaged"].as_array().unwrap().len(), 10, "{status:#}");
     write_for(&sandbox, script.pid(), BADLY_TREATED);
     let status = sandbox.status().1;

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use incumbent::status::Field;
-use incumbent::{Claim, ClaimOptions, StatusUpdate, Verdict};
+use incumbent::{Claim, ClaimOptions, StatusUpdate, Store, Verdict};
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::talker::talker;
-use super::{obeying, report_of, say, with_clock};
+use super::{claimed, obeying, report_of, say, with_clock, write_for};
 use crate::support::{
-    BOOT_MS, LIMIT, Process, Sandbox, ask, assert_within, bystander, eventually, stopped_writer,
-    tenure_of,
+    BOOT_MS, LIMIT, Process, Sandbox, ask, assert_within, bystander, eventually, has, skipped,
+    stopped_writer, tenure_of,
 };
 
 /// FIELD-BUGS rows 21 and 22, with time in our hands: beats keep it responsive, their absence makes
@@ -168,8 +168,10 @@ fn a_stuck_loop_is_reported_and_evicts_nobody() {
     let status = sandbox.assert_status(0, "alive", "anchor_held");
     assert_eq!(status["running"], true, "{status:#}");
     let text = sandbox.cli(["status"]).assert_code(0).out;
-    assert!(text.starts_with("default/gateway: running"), "{text}");
-    assert!(text.contains("it gave no sign of life for "), "{text}");
+    let first = "default/gateway: running, but unresponsive: no heartbeat for ";
+    assert!(text.starts_with(first), "{text}");
+    let advice = text.lines().nth(1).unwrap();
+    assert!(advice.starts_with("  try ") && advice.contains("incumbent restart"), "{text}");
     assert!(sandbox.cli(["status", "--all"]).out.contains("unresponsive for "));
     let script = bystander(&sandbox);
     let pid = script.pid().to_string();
@@ -182,7 +184,7 @@ fn a_stuck_loop_is_reported_and_evicts_nobody() {
         let answer = sandbox.cli(verb).assert_code(75);
         assert_within(Duration::from_secs(10), asked.elapsed(), &format!("{verb:?}"));
         let words =
-            [&format!("held by pid {}", gateway.pid()), "unresponsive", "sign of life for "];
+            [&format!("held by pid {}", gateway.pid()), "unresponsive", "no heartbeat for "];
         answer.assert_complains(&words.map(|word| word as &str));
         let (code, answer) = sandbox.json(verb);
         assert_eq!(code, 75, "{answer:#}");
@@ -268,4 +270,84 @@ fn a_script_beats_by_the_command_line() {
     let status = sandbox.status().1;
     assert_eq!((&status["unresponsive_ms"], &status["state"]), (&json!(null), &json!("running")));
     run.end().assert_code(0);
+}
+
+/// Symptom: a gateway was killed for want of memory, and nobody could say how much it had used. The
+/// last sample stays with its row.
+#[test]
+fn a_heartbeat_says_how_much_memory_it_has() {
+    let sandbox = Sandbox::new();
+    let mut run = obeying(&sandbox, &[]);
+    let memory = || sandbox.status().1["runtime"]["memory_bytes"].clone();
+    say(&sandbox, &mut run, &["--state", "running"]);
+    assert_eq!(memory(), json!(null), "no heartbeat was given");
+    say(&sandbox, &mut run, &["--heartbeat"]);
+    let sampled = memory().as_u64().expect("it was sampled");
+    // A shell's, and not that of a page or of the machine.
+    assert!((64 << 10..256 << 20).contains(&sampled), "{sampled}");
+    let text = sandbox.cli(["status"]).assert_code(0).out;
+    assert!(text.contains(" MiB, at its last heartbeat, "), "{text}");
+    say(&sandbox, &mut run, &["--state", "draining"]);
+    assert_eq!(memory(), json!(sampled), "a word is no heartbeat");
+    run.kill();
+    let end = sandbox.history().swap_remove(0);
+    assert_eq!(end["memory_bytes"], json!(sampled), "{end:#}");
+    let line = sandbox.cli(["history"]).assert_code(0).out;
+    assert!(line.contains(" MiB in memory at its last heartbeat"), "{line}");
+    // With the end, also after the next one has recorded that.
+    assert_eq!(sandbox.status().1["last_end"]["memory_bytes"], json!(sampled));
+    let mut next = obeying(&sandbox, &[]);
+    assert_eq!(sandbox.status().1["last_end"]["memory_bytes"], json!(sampled));
+    say(&sandbox, &mut next, &["--heartbeat"]);
+    let metrics = sandbox.cli(["status", "--metrics"]).assert_code(0).out;
+    assert!(metrics.contains("\nincumbent_memory_bytes{profile=\"default\""), "{metrics}");
+    next.end();
+}
+
+/// Symptom: of a shell that starts the gateway 2 MiB were told, where the gateway had 64.
+#[test]
+fn the_memory_of_what_the_command_started_counts() {
+    let sandbox = Sandbox::new();
+    if !has("python3") {
+        return skipped("needs python3");
+    }
+    let gateway = "import sys; data = bytearray(64 << 20); print('ready', flush=True); \
+                   sys.stdin.read()";
+    let claim = "incumbent claim --pid $$ > /dev/null || exit 99";
+    let script = format!("{claim}; echo $$; python3 -c \"{gateway}\"; exit $?");
+    let mut shell = Process::start(sandbox.shell(&script));
+    let pid = shell.line();
+    shell.line_with("ready");
+    sandbox.cli(["status-set", "--pid", pid.trim(), "--heartbeat"]).assert_code(0);
+    let sampled = sandbox.status().1["runtime"]["memory_bytes"].as_u64().expect("it was sampled");
+    assert!(sampled > 64 << 20, "{sampled}");
+    shell.finish(LIMIT).assert_code(0);
+}
+
+/// What a later version says in a column of its own stays, whatever this one writes; and the last
+/// sample of the memory goes with its heartbeat.
+#[test]
+fn what_a_later_version_says_stays() {
+    let sandbox = Sandbox::new();
+    let script = claimed(&sandbox, &[]);
+    write_for(&sandbox, script.pid(), &["--state", "running", "--heartbeat"]);
+    sandbox.forge("ALTER TABLE runtime_status ADD COLUMN later TEXT");
+    sandbox.forge("UPDATE runtime_status SET later = 'kept'");
+    for words in [&["--state", "draining"][..], &["--heartbeat"]] {
+        write_for(&sandbox, script.pid(), words);
+        let kept = "SELECT count(*) FROM runtime_status
+                    WHERE later = 'kept' AND memory_bytes > 0 AND heartbeat_asleep_ms >= 0";
+        assert_eq!(sandbox.number(kept), 1, "{words:?}");
+    }
+}
+
+/// A program that holds the office itself samples its own memory.
+#[test]
+fn a_library_samples_its_own_memory() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let tenure = tenure_of(&store, "default");
+    tenure.update_status(&StatusUpdate::new().heartbeat()).unwrap();
+    let sampled = sandbox.status().1["runtime"]["memory_bytes"].as_u64();
+    assert!(sampled.is_some_and(|bytes| bytes > 64 << 10), "{sampled:?}");
 }

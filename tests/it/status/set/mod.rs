@@ -19,7 +19,7 @@ use incumbent::clock::ManualClock;
 use incumbent::{OpenOptions, Report, Store};
 use serde_json::{Value, json};
 
-use crate::support::{BOOT_MS, Process, Run, Sandbox, WALL_MS, bystander};
+use crate::support::{BOOT_MS, Process, Run, Sandbox, WALL_MS, bystander, without_format};
 
 /// Looks like what a bot platform hands out.
 const TOKEN: &str = "123456789:AAEhBP0av28xKq91mZ7ttyQwe42Lp0xVbN4";
@@ -52,7 +52,8 @@ pub fn in_run(sandbox: &Sandbox, run: &mut Run, words: &[&str]) -> (i32, Value) 
         words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
     let code = obey(run, &format!("incumbent --json {} > answer.json", quoted.join(" ")));
     let answer = std::fs::read_to_string(sandbox.file("answer.json")).unwrap();
-    (code, serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}")))
+    let document = serde_json::from_str(&answer);
+    (code, without_format(document.unwrap_or_else(|error| panic!("{error}: {answer}"))))
 }
 
 /// `status-set WORDS` in the command of a run; it has to be written.

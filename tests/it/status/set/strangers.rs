@@ -105,10 +105,10 @@ fn a_pid_is_no_password() {
     let here = std::process::id().to_string();
     for (pid, kind) in [(run.pid().to_string(), "gateway"), (here.clone(), "relay")] {
         let options = ["--pid", &pid, "--kind", kind];
-        assert_not_owner(&sandbox, &options, &[], &[&pid, "speaks for itself"]);
+        assert_not_owner(&sandbox, &options, &[], &[&pid, "so only it sets its status"]);
     }
     // We are the parent of what we start.
-    assert_not_owner(&sandbox, &["--kind", "relay"], &[], &[&here, "speaks for itself"]);
+    assert_not_owner(&sandbox, &["--kind", "relay"], &[], &[&here, "so only it sets its status"]);
     let command = run.command.pid.to_string();
     assert_not_owner(&sandbox, &["--pid", &command], &[], &[&command]);
     assert_eq!(sandbox.number("SELECT count(*) FROM runtime_status"), 0);

@@ -14,20 +14,17 @@ type Unspeakable<'a> = (&'a [&'a str], &'a [&'a str]);
 
 const UNSPEAKABLE: &[Unspeakable<'_>] = &[
     (&[], &["no field was given", "--state running"]),
-    (
-        &["--state", "a", "--clear", "state"],
-        &["state cannot be set and forgotten at once", "--clear state"],
-    ),
+    (&["--state", "a", "--clear", "state"], &["state is both set and cleared", "--clear state"]),
     (
         &["--platform", "p", "--needs-attention", "no", "--clear", "needs_attention"],
-        &["needs-attention cannot be set and forgotten at once", "--clear needs-attention"],
+        &["needs-attention is both set and cleared", "--clear needs-attention"],
     ),
     (
         &["--heartbeat=1s", "--clear", "heartbeat"],
-        &["heartbeat cannot be set and forgotten at once", "--clear heartbeat"],
+        &["heartbeat is both set and cleared", "--clear heartbeat"],
     ),
     (&["--state", "a\u{202e}b"], &["a state cannot be", "control characters"]),
-    (&["--serves", "a", "--clear", "serves"], &["serves cannot be set and forgotten"]),
+    (&["--serves", "a", "--clear", "serves"], &["serves is both set and cleared"]),
     (&["--restart-requested", "maybe"], &["maybe", "`true` or `false`"]),
     (&["--platform", "p", "--needs-attention", ""], &["--needs-attention"]),
     (&["--extra", "{"], &["--extra", "not JSON"]),
@@ -49,8 +46,8 @@ const UNSPEAKABLE: &[Unspeakable<'_>] = &[
     (&["--platform", "p", "--retrying-since", "2026-13-01T00:00:00Z"], &["not a valid time"]),
     (&["--platform", "p", "--retrying-since", "2026-11-22"], &["not a valid time"]),
     (&["--clear", "everything"], &["everything", "unknown field", "exit-reason"]),
-    (&["--clear", "error-code"], &["of which platform is error-code", "--platform P"]),
-    (&["--clear", "platform"], &["of which platform is platform", "--platform P"]),
+    (&["--clear", "error-code"], &["`--clear error-code` needs", "--platform P"]),
+    (&["--clear", "platform"], &["`--clear platform` needs", "--platform P"]),
     (&["--platform-state", "up"], &["--platform <P>"]),
     (&["--error-code", "E"], &["--platform <P>"]),
     (&["--error-message", "E"], &["--platform <P>"]),
@@ -59,7 +56,7 @@ const UNSPEAKABLE: &[Unspeakable<'_>] = &[
     (&["--platform-extra", "1"], &["--platform <P>"]),
     (
         &["--platform", "p", "--clear", "platform", "--platform-state", "retrying"],
-        &["platform p cannot be forgotten and described at once", "leave out one"],
+        &["platform p is both removed and updated", "leave out one"],
     ),
     (&["--state", ""], &["a state cannot be empty", "1 to 64 characters"]),
     (&["--state", " "], &["a state cannot be empty", "1 to 64 characters"]),
@@ -71,8 +68,8 @@ const UNSPEAKABLE: &[Unspeakable<'_>] = &[
     (&["--platform", "p", "--error-code", "\u{9b}31m"], &["an error code cannot be"]),
     (&["--active-agents", "many"], &["many", "--active-agents"]),
     (&["--active-agents", "1.5"], &["1.5", "--active-agents"]),
-    (&["--heartbeat=0"], &["no heart beats every 0 ms", "at least 10 ms"]),
-    (&["--heartbeat=25h"], &["no heart beats every 90000000 ms", "at most 24 h"]),
+    (&["--heartbeat=0"], &["a heartbeat every 0 ms", "at least 10 ms"]),
+    (&["--heartbeat=25h"], &["a heartbeat every 90000000 ms", "at most 24 h"]),
     (&["--heartbeat=infinity"], &["--heartbeat", "it has to end"]),
     (&["--heartbeat=often"], &["--heartbeat", "often"]),
     (&["--serves", "no name!"], &["no name!", "a profile"]),
@@ -165,7 +162,7 @@ fn there_is_an_end_to_the_number_of_platforms() {
     let refused = tenure.update_status(&of(256, "up")).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert!(refused.to_string().contains("256 platforms"), "{refused}");
-    assert!(refused.hint().unwrap().contains("forget some"), "{refused:?}");
+    assert!(refused.hint().unwrap().contains("remove some"), "{refused:?}");
     tenure.update_status(&of(255, "down")).unwrap();
     let gone = StatusUpdate::new().platform(PlatformUpdate::new("p0").remove());
     tenure.update_status(&gone).unwrap();

@@ -32,6 +32,43 @@ fn a_command_that_ignores_term_is_killed_and_started_again() {
     assert!(end["signal"].is_null() && end["ended_by"].is_null(), "{end:#}");
 }
 
+/// After a restart a person wants to see that it is a new command, and since when.
+#[test]
+fn the_command_that_was_started_is_told() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold(&[]);
+    let document = sandbox.begin(&["--json", "restart"]).finish(LIMIT).assert_code(0).json();
+    let pid = next_start(&mut run);
+    assert_eq!((&document["child_pid"], &document["restarts"]), (&json!(pid), &json!(1)));
+    assert_eq!(document["command_since"], sandbox.status().1["command_since"]);
+    let told = sandbox.cli(["restart"]).assert_code(0);
+    let pid = next_start(&mut run);
+    let begins = format!("default/gateway: restarted, its command is pid {pid}, started 20");
+    assert!(told.out.starts_with(&begins), "{told:#?}");
+    run.end().assert_code(0);
+}
+
+/// Symptom: "not running", as if there had been nothing to restart.
+#[test]
+fn a_new_command_that_crashes_at_once_is_told() {
+    let crashing = || {
+        let sandbox = Sandbox::new();
+        let script = "[ -e again ] && exit 5; touch again; echo $$; exec sleep 1000";
+        let run = sandbox.hold_with(&["/bin/sh", "-c", script]);
+        (sandbox, run)
+    };
+    let (sandbox, run) = crashing();
+    let instance = sandbox.status().1["instance"].clone();
+    let document = sandbox.cli(["--json", "restart"]).assert_code(1).json();
+    assert_eq!((&document["restarted"], &document["instance"]), (&json!(false), &instance));
+    assert_eq!(document["end"]["summary"], "crashed: exit code 5", "{document:#}");
+    run.end().assert_code(5);
+    let (sandbox, run) = crashing();
+    let told = sandbox.cli(["restart"]).assert_code(1);
+    told.assert_complains(&["default/gateway: restarted, and crashed: exit code 5"]);
+    run.end().assert_code(5);
+}
+
 /// The command may want to know why it is being stopped; that it reads the marker, and so consumes
 /// it, does not lose the restart.
 #[test]

@@ -37,6 +37,8 @@ fn is_done(document: &Value, instance: &Value) {
     let expected = json!({
         "profile": "default", "kind": "gateway", "restarted": true, "instance": instance,
         "served_by": null, "holder": null, "retry_after_ms": null, "left_to": null,
+        "end": null, "child_pid": document["child_pid"], "restarts": document["restarts"],
+        "command_since": document["command_since"],
     });
     assert_eq!(*document, expected);
 }

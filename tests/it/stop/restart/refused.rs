@@ -43,7 +43,7 @@ fn a_linked_gateway_serves_a_restart_itself() {
     assert_eq!((code, &document["restarted"]), (75, &json!(false)), "{document:#}");
     assert_eq!(document["holder"]["pid"], owner.pid(), "{document:#}");
     let answer = sandbox.cli(["restart", "--timeout", "0"]).assert_code(75);
-    answer.assert_complains(&["not restarted in time", "the request stands", "no `run`"]);
+    answer.assert_complains(&["not restarted in time", "the request stands", "not a `run`"]);
     assert_eq!(sandbox.restarts_asked_for(), 1, "what was asked for stays asked for");
     // It looks now and then, and begins anew by itself.
     let mut waiting = sandbox.begin(&["--json", "restart"]);

@@ -35,16 +35,20 @@ impl Sample {
                       incumbent marker write hello --pid $$ && \
                       incumbent lock acquire token one && kill -9 $PPID";
         sandbox.cli(["run", "--no-backoff", "--", "/bin/sh", "-c", script]).assert_code(137);
-        sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
         let (database, wal) = (sandbox.db(), wal_of(&sandbox.db()));
         let read = |path: &Path| std::fs::read(path).unwrap();
-        let wal = read(&wal);
+        // Whoever closes it may empty a long one.
+        let mut runs = (0..4).map(|_| {
+            sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+            read(&wal)
+        });
+        let wal = runs.find(|wal| wal.len() > 20 * PAGE).unwrap();
         // Everything into the database, so that damage to it is damage to what is in the store.
         let connection = rusqlite::Connection::open(&database).unwrap();
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
         drop(connection);
         let database = read(&database);
-        assert!(database.len() > 20 * PAGE && wal.len() > 20 * PAGE);
+        assert!(database.len() > 20 * PAGE);
         Self { sandbox, database, wal }
     }
 

@@ -1,0 +1,254 @@
+//! Hints that name another program: `kill -CONT`, `chmod`, `sv up`.
+
+use rustix::process::Signal;
+
+use super::{BTreeSet, code_of, filled_in, paste};
+use crate::support::{
+    Answer, LIMIT, Process, START, Sandbox, eventually, has, kill, mode, set_mode, skipped,
+    sleeper, wait_stopped,
+};
+
+/// The programs that a hint may name.
+const PROGRAMS: [&str; 19] = [
+    "chmod",
+    "chown",
+    "cp",
+    "docker",
+    "echo",
+    "find",
+    "journalctl",
+    "kill",
+    "launchctl",
+    "nsenter",
+    "pm2",
+    "rm",
+    "s6-svc",
+    "sudo",
+    "supervisorctl",
+    "sv",
+    "systemctl",
+    "umount",
+    "unset",
+];
+
+/// Each kind of such a hint, and its test: as a person would paste it.
+pub(super) const KINDS: &[(&str, fn())] = &[
+    ("chmod", chmod),
+    ("kill", kill_of_a_holder),
+    ("kill -CONT", kill_cont),
+    ("kill -KILL", kill_kill),
+    ("sv down", sv),
+    ("sv restart", sv),
+    ("sv up", sv),
+    ("unset", unset),
+];
+
+/// Those that are not run here, and why.
+pub(super) const NOT_RUN: &[(&str, &str)] = &[
+    ("chown", "only root gives files away"),
+    ("docker run", "needs docker"),
+    ("docker unpause", "needs docker; what it does, `verbs/frozen.rs` does by the control group"),
+    ("echo", "needs a control group of its own: `verbs/frozen.rs`"),
+    ("find", "its DIR is left to the reader"),
+    ("journalctl", "needs a service of a running systemd"),
+    ("launchctl start", "needs macOS"),
+    ("nsenter -t", "needs root, and another mount namespace"),
+    ("pm2 restart", "needs pm2, which is no package: `supervisors/` has a stand-in"),
+    ("pm2 start", "needs pm2"),
+    ("pm2 stop", "needs pm2"),
+    ("s6-svc -d", "as `sv down`"),
+    ("s6-svc -r", "as `sv restart`"),
+    ("s6-svc -u", "as `sv up`"),
+    ("supervisorctl restart", "needs supervisord"),
+    ("supervisorctl start", "needs supervisord"),
+    ("supervisorctl stop", "needs supervisord"),
+    ("systemctl edit", "needs a service of a running systemd, and an editor"),
+    ("systemctl restart", "needs a service of a running systemd"),
+    ("systemctl start", "needs a service of a running systemd"),
+    ("systemctl status", "needs a service of a running systemd"),
+    ("systemctl stop", "needs a service of a running systemd"),
+    ("systemctl thaw", "needs a service of a running systemd"),
+];
+
+/// Made of a verb that is an argument of its own: `systemctl(manager, "stop", unit)`.
+const MADE: &str = "systemctl(";
+
+/// It has no verb.
+const ALONE: &str = "journalctl";
+
+/// The kind of such a command: the program, and its verb or option; `None` for other programs.
+fn kind_of(command: &str) -> Option<String> {
+    let mut words = command.split_whitespace().filter(|word| *word != "--user");
+    let program = words.next().filter(|word| PROGRAMS.contains(word))?;
+    let is_verb = |word: &&str| {
+        word.starts_with('-') || word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase())
+    };
+    // Of these the next word is a value.
+    let has_verb = !["chmod", "chown", "echo", "find", "journalctl", "unset"].contains(&program);
+    let verb = words.next().filter(is_verb).filter(|_| has_verb);
+    Some([Some(program), verb].into_iter().flatten().collect::<Vec<_>>().join(" "))
+}
+
+/// The commands of other programs that a source file advises.
+pub(super) fn advised(text: &str) -> BTreeSet<String> {
+    let code = code_of(text);
+    let mut found = BTreeSet::new();
+    let is_program = |piece: &&str| PROGRAMS.iter().any(|it| piece.starts_with(&format!("{it} ")));
+    for piece in code.split('`').skip(1).filter(is_program) {
+        found.extend(kind_of(&filled_in(piece)));
+    }
+    // A text that is a command as a whole, and no message that begins with a program.
+    for piece in code.split('"').skip(1).filter(is_program) {
+        let filled = filled_in(piece);
+        let is_short = filled.split(' ').count() <= 3 || filled.contains(" && ");
+        if is_short && filled.ends_with('X') {
+            found.extend(kind_of(&filled).filter(|kind| kind.contains(' ') || kind == ALONE));
+        }
+    }
+    for piece in code.split(MADE).skip(1) {
+        let arguments: String = piece.chars().take(60).collect();
+        let verb = arguments.split('"').nth(1);
+        found.extend(verb.map(|verb| format!("systemctl {verb}")));
+    }
+    found
+}
+
+#[test]
+fn a_hint_for_another_program_is_found_in_the_source() {
+    let text = "
+        // `kill -HUP`
+        format!(\"continue it with `kill -CONT {pid}` or `chmod go-w {}`\");
+        Some(format!(\"sv up {}\"));
+        systemctl(manager, \"start\", unit);
+        \"`incumbent stop`, kill the time\"";
+    let expected = ["chmod", "kill -CONT", "sv up", "systemctl start"];
+    assert_eq!(advised(text), BTreeSet::from(expected.map(str::to_owned)));
+}
+
+/// The command that was advised, as it was printed.
+#[track_caller]
+fn hint(answer: &Answer, begin: &str) -> String {
+    let text = format!("{}{}", answer.err, answer.out);
+    let mut pieces = text.split('`').skip(1).step_by(2);
+    let found = pieces.find(|piece| piece.starts_with(&format!("{begin} ")));
+    found.unwrap_or_else(|| panic!("no `{begin}` in {answer:#?}")).to_owned()
+}
+
+/// A suspended gateway: `status` says so in its first line, what to do in the second.
+#[test]
+pub(super) fn kill_cont() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    run.process.signal(Signal::STOP);
+    wait_stopped(run.pid());
+    let told = sandbox.cli(["status"]).assert_code(0);
+    let first = "default/gateway: running, but suspended (SIGSTOP), pid ";
+    assert!(told.out.starts_with(first), "{told:#?}");
+    assert!(told.out.lines().nth(1).unwrap().starts_with("  try "), "{told:#?}");
+    paste(&sandbox, &hint(&told, "kill -CONT")).assert_code(0);
+    eventually("it goes on", LIMIT, || {
+        sandbox.cli(["status"]).out.starts_with("default/gateway: running, pid").then_some(())
+    });
+    run.end().assert_code(0);
+}
+
+/// The holder of a lock that has no office.
+fn lock_of_another(sandbox: &Sandbox) -> (Process, [String; 2]) {
+    let owner = sleeper(sandbox);
+    let pid = owner.pid().to_string();
+    sandbox.cli(["lock", "acquire", "s", "i", "--no-keeper", "--pid", &pid]).assert_code(0);
+    (owner, ["lock".to_owned(), "acquire".to_owned()])
+}
+
+fn take_it(sandbox: &Sandbox, verb: &[String; 2]) -> Answer {
+    let own = std::process::id().to_string();
+    let words = ["s", "i", "--no-keeper", "--pid", &own];
+    sandbox.cli(verb.iter().map(String::as_str).chain(words))
+}
+
+#[test]
+pub(super) fn kill_of_a_holder() {
+    let sandbox = Sandbox::new();
+    let (mut owner, verb) = lock_of_another(&sandbox);
+    let told = take_it(&sandbox, &verb).assert_code(75);
+    paste(&sandbox, &hint(&told, "kill")).assert_code(0);
+    owner.wait(LIMIT);
+    take_it(&sandbox, &verb).assert_code(0);
+}
+
+#[test]
+pub(super) fn kill_kill() {
+    let sandbox = Sandbox::new();
+    let (mut owner, verb) = lock_of_another(&sandbox);
+    owner.signal(Signal::STOP);
+    wait_stopped(owner.pid());
+    let told = take_it(&sandbox, &verb).assert_code(75);
+    paste(&sandbox, &hint(&told, "kill -KILL")).assert_code(0);
+    owner.wait(LIMIT);
+    take_it(&sandbox, &verb).assert_code(0);
+}
+
+/// Who may write to the directory can replace the store.
+#[test]
+pub(super) fn chmod() {
+    let sandbox = Sandbox::new();
+    sandbox.cli(START).assert_code(0);
+    let directory = sandbox.file("store");
+    set_mode(&directory, 0o777);
+    let told = sandbox.cli(["doctor"]).assert_code(1);
+    paste(&sandbox, &hint(&told, "chmod")).assert_code(0);
+    assert_eq!(mode(&directory), 0o755);
+    let told = sandbox.cli(["doctor"]);
+    assert!(!told.out.contains("can be written by others"), "{told:#?}");
+}
+
+/// A variable with a name that is none.
+#[test]
+pub(super) fn unset() {
+    let sandbox = Sandbox::new();
+    sandbox.cli(START).assert_code(0);
+    let mut ask = sandbox.shell("incumbent status");
+    ask.env("INCUMBENT_PROFILE", "no name");
+    let told = Process::start(ask).finish(LIMIT).assert_code(2);
+    let mut again = sandbox.shell(&format!("{}; incumbent status", hint(&told, "unset")));
+    again.env("INCUMBENT_PROFILE", "no name");
+    Process::start(again).finish(LIMIT).assert_code(3);
+}
+
+/// A service of runit: it is put down and up by its supervisor, and so it is told.
+#[test]
+pub(super) fn sv() {
+    if !has("runsv") || !has("sv") {
+        return skipped("needs runit");
+    }
+    let sandbox = Sandbox::new();
+    let start = "incumbent run --exec --no-backoff -- sleep 1000";
+    sandbox.write_script("gw/run", format!("#!/bin/sh\nexec {start}\n"));
+    let mut command = sandbox.program("runsv");
+    command.arg(sandbox.file("gw"));
+    let supervisor = Process::start(command);
+    let pid = |before: Option<u32>| {
+        eventually("it runs", LIMIT, || {
+            let (code, status) = sandbox.status();
+            let pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+            pid.filter(|pid| code == 0 && Some(*pid) != before)
+        })
+    };
+    let first = pid(None);
+    let told = sandbox.cli(["restart"]).assert_code(75);
+    paste(&sandbox, &hint(&told, "sv restart"));
+    let second = pid(Some(first));
+    let told = sandbox.cli(["stop"]).assert_code(0);
+    paste(&sandbox, &hint(&told, "sv down")).assert_code(0);
+    eventually("it is down", LIMIT, || (sandbox.status().0 == 3).then_some(()));
+    let told = sandbox.cli(["status"]).assert_code(3);
+    assert!(!told.out.contains("incumbent run"), "{told:#?}");
+    paste(&sandbox, &hint(&told, "sv up")).assert_code(0);
+    let third = pid(Some(second));
+    let told = sandbox.cli(["stop"]).assert_code(0);
+    paste(&sandbox, &hint(&told, "sv down")).assert_code(0);
+    if crate::support::is_running(third) {
+        kill(third, Signal::KILL);
+    }
+    drop(supervisor);
+}
