@@ -3,10 +3,11 @@
 //!
 //! A hint names only the verb, as in "`incumbent stop`". The global options that this call was
 //! given are put in here, for all advice alike; what came from the environment is in the
-//! environment of the person who pastes as well. A hint about another office names that with both
-//! options. "`incumbent run --wait -- CMD`" becomes the words of this very call, where it was a
-//! `run` (or a `lock acquire`). All of its options are there: a start without its lock would do
-//! harm. Where a word of the command may be a secret, CMD is left to the reader.
+//! environment of the person who pastes as well, unless a `run` or a supervisor has set it. A hint
+//! about another office names that with both options. "`incumbent run --wait -- CMD`" becomes the
+//! words of this very call, where it was a `run` (or a `lock acquire`). All of its options are
+//! there: a start without its lock would do harm. Where a word of the command may be a secret, CMD
+//! is left to the reader.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use clap::CommandFactory;
 use crate::Office;
 use crate::cli::args::{Cli, Global, Lock, Verb};
 use crate::environment::{self, Fault, planted};
+use crate::exit::Supervisor;
 use crate::path_text::quoted;
 use crate::process::redact;
 
@@ -82,25 +84,21 @@ struct Part {
 impl Invocation {
     pub(super) fn of(global: &Global) -> Self {
         let mut it = Self::default();
-        // What a `run` has put into the environment of its command is in nobody's shell.
-        let of_run = |name: &str| {
-            environment::value(environment::INSTANCE)?;
-            environment::value(name)
-        };
-        if let Some(db) = global.db.clone().or_else(|| of_run(environment::DB).map(Into::into)) {
+        if let Some(db) = global.db.clone().or_else(|| elsewhere(environment::DB).map(Into::into)) {
             it.of_store.push(("--db", quoted(db)));
         }
         for kind in &global.allow_filesystem {
             it.of_store.push(("--allow-filesystem", quoted(kind)));
         }
-        let of_run = of_run(environment::PROFILE).map(|it| it.to_string_lossy().into_owned());
-        if let Some(profile) = global.profile.clone().or(of_run) {
+        let profile = || elsewhere(environment::PROFILE)?.into_string().ok();
+        if let Some(profile) = global.profile.clone().or_else(profile) {
             it.of_office.push(("--profile", quoted(profile)));
         }
         if let Some(kind) = &global.kind {
             it.of_office.push(("--kind", quoted(kind)));
         }
-        if let Some(home) = &global.home {
+        let home = || elsewhere(environment::HOME).map(Into::into);
+        if let Some(home) = global.home.clone().or_else(home) {
             it.of_office.push(("--home", quoted(home)));
         }
         it
@@ -390,6 +388,15 @@ impl Part {
         let value = self.value.as_ref().map(quoted).unwrap_or_default();
         format!("{}{}{value}", self.option, self.glue)
     }
+}
+
+/// The variable `name`, where whoever reads our words in a log has another environment: what a
+/// `run` sets for its command, and a supervisor for its service, is in nobody's shell.
+fn elsewhere(name: &str) -> Option<OsString> {
+    let value = environment::value(name)?;
+    let is_elsewhere = environment::value(environment::INSTANCE).is_some()
+        || Supervisor::of_this_process() != Supervisor::None;
+    is_elsewhere.then_some(value)
 }
 
 /// What the variables of each `--lock-env SCOPE=VAR` hold.

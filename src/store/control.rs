@@ -1,4 +1,4 @@
-//! The SQLite file control that rusqlite has no call for.
+//! The SQLite file controls that rusqlite has no call for.
 
 use std::ffi::{c_int, c_void};
 
@@ -13,10 +13,21 @@ pub(crate) fn persist_wal(connection: &Connection) -> Result<()> {
     call(connection, ffi::SQLITE_FCNTL_PERSIST_WAL, &mut on)
 }
 
-#[allow(unsafe_code, reason = "the crate's one file control")]
+/// The database grows by this much, bytes, also for a single page: so there is room in it for what
+/// the WAL has, most of the time, when the disk is full (FIELD-BUGS row 133).
+const GROWS_BY: c_int = 64 << 10;
+
+/// Grows the file in pieces of [`GROWS_BY`]
+/// (<https://sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlchunksize>).
+pub(crate) fn grow_in_pieces(connection: &Connection) -> Result<()> {
+    let mut size = GROWS_BY;
+    call(connection, ffi::SQLITE_FCNTL_CHUNK_SIZE, &mut size)
+}
+
+#[allow(unsafe_code, reason = "the crate's one sort of file control")]
 fn call(connection: &Connection, operation: c_int, argument: &mut c_int) -> Result<()> {
     // SAFETY: the handle is valid while `connection` lives, "main" is a NUL-terminated schema name,
-    // and the operation used here reads and writes exactly one int through the pointer.
+    // and the operations used here read and write exactly one int through the pointer.
     let code = unsafe {
         ffi::sqlite3_file_control(
             connection.handle(),

@@ -79,6 +79,7 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
     // The sidecars outlive the last close: readers without write permission, read-only mounts and
     // full disks can still read (FIELD-BUGS rows 36, 73, 78).
     control::persist_wal(connection)?;
+    control::grow_in_pieces(connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     // A plan never hangs on the values that are bound to it: otherwise SQLite compiles each
     // statement with `LIMIT ?` again whenever it is used, which costs more than to run it.

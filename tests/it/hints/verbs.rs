@@ -78,6 +78,21 @@ fn a_value_needs_its_equals_sign() {
 }
 
 /// A script that speaks for an office that it does not hold.
+/// Symptom: what the log of a gateway advised stopped another one. The environment that its `run`
+/// had made for it is in nobody's shell.
+#[test]
+fn what_a_run_has_set_is_in_the_hint() {
+    let sandbox = Sandbox::new();
+    let default = sandbox.hold(&[]);
+    let work = sandbox.hold(&["--profile", "work"]);
+    let refused = sandbox.ask_in(&work, &["signal", "TERM"]).assert_code(2);
+    let mut pasted = sandbox.shell(&hint(&refused, "stop"));
+    pasted.env_remove("INCUMBENT_DB");
+    Process::start(pasted).finish(LIMIT).assert_code(0);
+    drop(work.process.finish_with_stdin_open(LIMIT));
+    default.end().assert_code(0);
+}
+
 #[test]
 pub(super) fn claim_of_a_script() {
     let sandbox = Sandbox::new();
