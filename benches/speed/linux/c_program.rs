@@ -25,6 +25,8 @@ const FLAGS: [&str; 18] = [
     "-DHAVE_ISNAN",
 ];
 
+const C_LIBRARY: &str = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+
 /// Built once for each version of its source, SQLite and flags; `None`, said on standard error,
 /// where that cannot be done.
 pub fn build() -> Option<PathBuf> {
@@ -89,8 +91,11 @@ fn kept(sources: &[&Path], name: &str, ending: &str) -> PathBuf {
 
 /// The directory of `sqlite3.c`, as cargo knows it.
 fn sqlite_source() -> Result<PathBuf, String> {
+    // What other platforms need is not there without a network.
+    let host = format!("{}-unknown-linux-{}", std::env::consts::ARCH, C_LIBRARY);
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--locked", "--manifest-path"])
+        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
+        .args(["--filter-platform", &host, "--manifest-path"])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
         .output()
         .map_err(|error| format!("no cargo ({error})"))?;

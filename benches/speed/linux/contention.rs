@@ -181,7 +181,8 @@ fn by_others(path: &Path, name: &str, guarded: bool) -> Box<dyn FnMut() -> Optio
     let lock = path.with_extension("guard");
     let lock = std::fs::File::options().create(true).append(true).open(lock).expect("a guard");
     let number: i64 = name.trim_start_matches('p').parse().expect("a number");
-    let mut id = number * 10_000_000;
+    let first = number * 10_000_000;
+    let mut id = first;
     let name = name.to_owned();
     let under_guard = move |work: &mut dyn FnMut() -> rusqlite::Result<()>| {
         if guarded {
@@ -208,7 +209,7 @@ fn by_others(path: &Path, name: &str, guarded: bool) -> Box<dyn FnMut() -> Optio
             return None;
         }
         let took = start.elapsed();
-        while !under_guard(&mut || by_hand::release(&mut hand, &name, id)) {}
+        while !under_guard(&mut || by_hand::release(&mut hand, &name, first, id)) {}
         Some(took)
     })
 }
@@ -218,6 +219,10 @@ fn by_others(path: &Path, name: &str, guarded: bool) -> Box<dyn FnMut() -> Optio
 pub fn rows(table: &mut Table, places: &Places, python: Option<&Path>, quick: bool) {
     let seconds = if quick { 1 } else { 5 };
     for (processes, pause_ms) in [(8, 2), (32, 2), (128, 20)] {
+        let name = format!("{processes} processes, pauses of {pause_ms} ms (ratio of p99)");
+        if !table.wants(&name) {
+            continue;
+        }
         let crush = Crush { processes, pause_ms, seconds };
         let of = |how: How| {
             let directory = places.directory(&format!("contest {processes} {}", how.word()));
@@ -250,7 +255,7 @@ pub fn rows(table: &mut Table, places: &Places, python: Option<&Path>, quick: bo
             None => Beside::missing(how.word()),
         });
         table.push(Row {
-            name: format!("{processes} processes, pauses of {pause_ms} ms (ratio of p99)"),
+            name,
             ours: shown(&ours),
             peers: peers.collect(),
             targets,

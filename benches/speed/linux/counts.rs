@@ -160,7 +160,8 @@ pub fn main(arguments: &[String]) {
         };
         let shown = line.map(thousands).unwrap_or_default();
         println!("{name:<46} {:>12} {shown:>12}  {calls}", thousands(count));
-        if line.is_some_and(|line| count > line * MARGIN) {
+        // One without a line would pass for ever.
+        if line.is_none_or(|line| count > line * MARGIN) {
             above.push(name);
         }
         counted.push_str(&format!("{name:<46} | {count:>9.0}\n"));
@@ -170,5 +171,5 @@ pub fn main(arguments: &[String]) {
         let head = head.join("\n") + "\n";
         std::fs::write(lines_file(), head + &counted).expect("lines.txt");
     }
-    assert!(!check || above.is_empty(), "above their lines in lines.txt: {above:?}");
+    assert!(!check || above.is_empty(), "above their lines in lines.txt, or without: {above:?}");
 }

@@ -96,7 +96,7 @@ pub fn rows(table: &mut Table, places: &Places, tools: &Tools, effort: Effort) -
             Target::at_most("in a big store", GROWN_MAX, Some(big.decides()), "x"),
         ]);
         (row.many, row.big) = (Some(many), Some(big));
-        eprintln!("  {:<52} {many:?} {big:?}", row.name);
+        eprintln!("  {:<52} beside {LIVE}: {many}; in the big store: {big}", row.name);
     }
     for (name, words) in of_all.into_iter().zip([
         &["status", "--all"][..],

@@ -1,7 +1,7 @@
 //! What processes cost that have nothing to do: wakeups, CPU, memory.
 //!
-//! A wakeup is a context switch of any of its threads: whoever does nothing is switched to only
-//! because it woke up. Both figures are the kernel's own, in /proc/PID/task.
+//! A wakeup is a voluntary context switch of any of its threads: it woke up, and went back to
+//! sleep. Both figures are the kernel's own, in /proc/PID/task.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -35,7 +35,7 @@ impl Used {
                 };
                 let switches = status.lines().filter_map(|line| {
                     let (name, count) = line.split_once(':')?;
-                    name.ends_with("ctxt_switches").then(|| count.trim().parse::<f64>().ok())?
+                    (name == "voluntary_ctxt_switches").then(|| count.trim().parse::<f64>().ok())?
                 });
                 used.wakeups += switches.sum::<f64>();
                 let ns = schedstat.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok());

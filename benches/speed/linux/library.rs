@@ -29,7 +29,7 @@ pub struct Operation {
     /// Whether Python's filelock does it as well.
     pub filelock: bool,
     /// What reading files does in its place, in this process.
-    pub file: Option<(&'static str, Make)>,
+    pub files: Vec<(&'static str, Make)>,
     pub bounds: &'static [Bound],
     /// Whether it is looked at beside 500 live processes and in a big store; there it may take 1.3
     /// times as long.
@@ -54,7 +54,7 @@ impl Operation {
             floor: None,
             file_scheme: None,
             filelock: false,
-            file: None,
+            files: Vec::new(),
             bounds: &[],
             must_not_grow: true,
         }
@@ -76,8 +76,9 @@ impl Operation {
         Self { filelock: true, ..self }
     }
 
-    fn file(self, name: &'static str, read: Make) -> Self {
-        Self { file: Some((name, read)), ..self }
+    fn file(mut self, name: &'static str, read: Make) -> Self {
+        self.files.push((name, read));
+        self
     }
 
     fn bounds(self, bounds: &'static [Bound]) -> Self {
@@ -134,8 +135,9 @@ pub fn operations() -> Vec<Operation> {
             .file_scheme("read_status")
             .bounds(&[File(1.0)]),
         Operation::new("look for a marker, none", peek_none)
+            .file("JSON file", read_json_of_marker)
             .file("no file", look_for_no_file)
-            .bounds(&[]),
+            .bounds(&[File(1.0)]),
         Operation::new("look for a marker, one is there", peek_one)
             .file("JSON file", read_json_of_marker)
             .file_scheme("peek_marker")

@@ -20,6 +20,10 @@ const BUSY_LOOPS_PER_CORE: usize = 2;
 
 const SIGTERM: i32 = 15;
 
+const ALONE: &str = "snapshot";
+
+const WHOLE: &str = "snapshot with its row and the markers";
+
 /// Processes that do nothing; ended when dropped.
 pub struct Sleepers(Vec<Child>);
 
@@ -57,32 +61,42 @@ impl Drop for Sleepers {
 }
 
 pub fn rows(table: &mut Table, places: &Places, rounds: usize) {
-    let names = ["snapshot", "snapshot, with its row and the markers"];
+    let busy = ", beside two busy loops per core and 2000 processes";
+    let wants =
+        |beside: &str| [ALONE, WHOLE].iter().any(|name| table.wants(&format!("{name}{beside}")));
+    let (wants_idle, wants_busy) = (wants(""), wants(busy));
     let tenure = claim_as(&store(&places.store("snapshots")), "bench");
-    if names.iter().any(|name| table.wants(name)) {
+    if wants_idle {
         snapshots(table, &tenure, rounds, "", Duration::from_millis(1));
+    }
+    if wants_busy {
         let load = Sleepers::start(PROCESSES).busy();
-        let beside = ", beside two busy loops per core and 2000 processes";
-        snapshots(table, &tenure, rounds, beside, Duration::from_millis(10));
+        snapshots(table, &tenure, rounds, busy, Duration::from_millis(10));
         drop(load);
     }
 }
 
 fn snapshots(table: &mut Table, tenure: &Tenure, rounds: usize, beside: &str, bound: Duration) {
     let bound_ms = bound.as_secs_f64() * 1_000.0;
-    let mut push = |name: &str, took: Spread, promised: bool| {
+    let mut push = |name: &str, took: &dyn Fn() -> Spread, promised: bool| {
+        let name = format!("{name}{beside}");
+        if !table.wants(&name) {
+            return;
+        }
+        let took = took();
         let p99 = Some(took.p99() / 1_000.0);
         let targets =
             promised.then(|| Target::at_most("at p99", bound_ms, p99, " ms")).into_iter().collect();
-        let name = format!("{name}{beside}");
         table.push(Row { name, ours: spread(&took), targets, ..Row::default() });
     };
-    let alone = measure(rounds, || drop(black_box(forensics::snapshot(Some(SIGTERM)))));
-    push("snapshot", alone, true);
-    let whole = measure(rounds, || {
-        black_box(tenure.snapshot(Some(SIGTERM)).recorded).ok();
-    });
-    push("snapshot, with its row and the markers", whole, false);
+    let alone = || measure(rounds, || drop(black_box(forensics::snapshot(Some(SIGTERM)))));
+    push(ALONE, &alone, true);
+    let whole = || {
+        measure(rounds, || {
+            black_box(tenure.snapshot(Some(SIGTERM)).recorded).ok();
+        })
+    };
+    push(WHOLE, &whole, false);
 }
 
 fn measure(rounds: usize, take: impl Fn()) -> Spread {

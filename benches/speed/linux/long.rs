@@ -29,12 +29,25 @@ pub fn main(numbers: &[u64]) {
     let count = usize::try_from(numbers.first().copied().unwrap_or(MILLION)).expect("a count");
     let places = Places::new();
     let mut table = Table::default();
-    many_locks(&mut table, &places, count);
-    many_updates(&mut table, &places, count);
-    crashes(&mut table, &places, count.div_ceil(100));
-    orphans(&mut table, &places, count.div_ceil(100));
-    waiters(&mut table, &places, count.div_ceil(1_000));
+    rows(&mut table, &places, count);
     println!("{}\n{}\n{}", super::page::machine(), table.markdown(), table.summary());
+}
+
+/// With fewer of each they are rows of the whole table.
+pub fn rows(table: &mut Table, places: &Places, count: usize) {
+    type Work = fn(&mut Table, &Places, usize);
+    let all: [(&str, usize, Work); 5] = [
+        ("acquire + release a lock", count, many_locks),
+        ("update a status", count, many_updates),
+        ("crashes", count.div_ceil(100), crashes),
+        ("anchors without an owner", count.div_ceil(100), orphans),
+        ("waiters for one lock", count.div_ceil(1_000), waiters),
+    ];
+    for (name, count, work) in all {
+        if table.wants(&format!("{count} x {name}")) {
+            work(table, places, count);
+        }
+    }
 }
 
 /// KiB of the store's files together.
@@ -134,7 +147,7 @@ fn crashes(table: &mut Table, places: &Places, count: usize) {
         Some(times)
     };
     table.push(Row {
-        name: format!("{count} crashes"),
+        name: format!("{count} x crashes"),
         ours: format!("anchors {anchors_at:?}, descriptors {descriptors_at:?} (early, late)"),
         targets: vec![
             Target::at_most("the anchors of a tenth", 2.0, grown(&anchors_at), "x"),
@@ -166,7 +179,7 @@ fn orphans(table: &mut Table, places: &Places, count: usize) {
     let calls = took.len();
     let took = Spread::of(took);
     table.push(Row {
-        name: format!("{count} anchors without an owner"),
+        name: format!("{count} x anchors without an owner"),
         ours: format!(
             "cleared to {} by {calls} claims: {}, worst {}",
             entries(&anchors),
@@ -221,7 +234,7 @@ fn waiters(table: &mut Table, places: &Places, count: usize) {
     let mut ours = format!("{arrived} waited, {served} served in {}", time(micros(all)));
     let _ = write!(ours, ", {} each", time(each));
     table.push(Row {
-        name: format!("{count} waiters for one lock"),
+        name: format!("{count} x waiters for one lock"),
         ours,
         targets: vec![Target::at_least("of them served", 1.0, Some(served_part), "x")],
         ..Row::default()

@@ -73,6 +73,8 @@ fn whole_table(arguments: Vec<String>) {
     load::rows(&mut table, &places, rounds * 5);
     contention::rows(&mut table, &places, tools.python.as_deref(), quick);
     idle::rows(&mut table, &places, quick);
+    // A million of each takes `long`.
+    long::rows(&mut table, &places, if quick { 3_000 } else { 100_000 });
     let growth = growth::rows(&mut table, &places, &tools, effort);
     let pictures = if write { vec![growth.picture()] } else { Vec::new() };
     println!("{}\n{}\n{}", page::machine(), table.markdown(), table.summary());

@@ -54,7 +54,8 @@ pub fn machine() -> String {
     let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let scratch: PathBuf = std::env::temp_dir();
-    let filesystem = said("stat", &["-f", "-c", "%T", scratch.to_str().unwrap_or("/tmp")]);
+    let filesystem = said("df", &["--output=fstype", scratch.to_str().unwrap_or("/tmp")]);
+    let filesystem = filesystem.lines().last().unwrap_or("an unknown filesystem");
     format!(
         "`cargo bench`, incumbent {}, {}: {cores} x {}, Linux {}, stores on {filesystem}, \
          load before it {}. Times are medians; in brackets ours as a multiple of them.",

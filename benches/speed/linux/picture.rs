@@ -19,12 +19,12 @@ pub struct Chart {
     pub bound: Option<(f64, &'static str)>,
 }
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 840.0;
 
 const HEIGHT: f64 = 420.0;
 
 /// Around the field: left, right (for the names of the lines), top, bottom.
-const MARGINS: (f64, f64, f64, f64) = (64.0, 210.0, 40.0, 52.0);
+const MARGINS: (f64, f64, f64, f64) = (64.0, 290.0, 40.0, 52.0);
 
 /// Apart for people who do not see all colours.
 const COLOURS: [&str; 8] =

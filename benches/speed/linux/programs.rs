@@ -122,7 +122,7 @@ pub fn rows(table: &mut Table, places: &Places, tools: &Tools, effort: Effort) {
     for_other_processes(table, places, effort);
     ends(table, places, effort, "");
     let beside = format!(", beside {OTHERS} processes");
-    if ["stop", "restart", "takeover"].iter().any(|name| table.wants(&format!("{name}{beside}"))) {
+    if ENDS.iter().any(|name| table.wants(&format!("{name}{beside}"))) {
         let others = Sleepers::start(OTHERS);
         ends(table, places, effort, &beside);
         drop(others);
@@ -359,12 +359,21 @@ impl Drop for Gateway {
     }
 }
 
+/// What [`ends`] measures.
+const ENDS: [&str; 5] = [
+    "`stop`",
+    "`restart`",
+    "`restart`, until the new command is up",
+    "takeover, the call of the library",
+    "`run --replace -- true`",
+];
+
 /// Stop, restart and takeover.
 fn ends(table: &mut Table, places: &Places, effort: Effort, beside: &str) {
     let path = places.store("ends");
     let none = || Peers(Vec::new());
     let named = |name: &str| format!("{name}{beside}");
-    let name = named("`stop`");
+    let name = named(ENDS[0]);
     if table.wants(&name) {
         let path = path.clone();
         let ours = batch_of_timed(move || {
@@ -375,8 +384,7 @@ fn ends(table: &mut Table, places: &Places, effort: Effort, beside: &str) {
         });
         push(table, &name, ours, none(), &Promise::Ms(5.0), effort);
     }
-    for (name, until_up) in [("`restart`", false), ("`restart`, until the new command is up", true)]
-    {
+    for (name, until_up) in [(ENDS[1], false), (ENDS[2], true)] {
         let name = named(name);
         if !table.wants(&name) {
             continue;
@@ -400,13 +408,13 @@ fn ends(table: &mut Table, places: &Places, effort: Effort, beside: &str) {
         });
         push(table, &name, ours, none(), &Promise::Ms(10.0), effort);
     }
-    let name = named("takeover, the call of the library");
+    let name = named(ENDS[3]);
     if table.wants(&name) {
         let path = places.store("takeovers");
         let ours = batch_of_timed(move || handover::takeover(&path));
         push(table, &name, ours, none(), &Promise::Ms(3.0), effort);
     }
-    let name = named("`run --replace -- true`");
+    let name = named(ENDS[4]);
     if table.wants(&name) {
         let ours = batch_of_timed(move || {
             let gateway = Gateway::start(&path);

@@ -81,9 +81,9 @@ fn sides(operation: &Operation, places: &Places, python: Option<&Rc<RefCell<Pyth
     if let Some(make) = operation.floor {
         sides.floor = Some(sides.add(batch_of(make(hand(Flavour::Floor)))));
     }
-    if let Some((name, make)) = operation.file {
+    for (name, make) in &operation.files {
         let at = sides.add(batch_of(make(&places.directory("files of ours"))));
-        sides.peers.push((name, Some(at)));
+        sides.peers.push((*name, Some(at)));
     }
     let mut by_python = |name: &'static str, word: &'static str| {
         let batch = python.and_then(|python| python::batch(python, word));

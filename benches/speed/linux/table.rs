@@ -49,6 +49,16 @@ impl Grown {
     }
 }
 
+impl std::fmt::Display for Grown {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&times(self.time))?;
+        match self.instructions {
+            Some(instructions) => write!(formatter, " ({} instr.)", times(instructions)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What was promised, and whether it is kept.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -211,13 +221,7 @@ fn cells(row: &Row) -> [String; 10] {
         None => it.took.clone(),
     };
     let one = |it: Option<&Beside>| it.map(beside).unwrap_or_default();
-    let grown = |it: Option<Grown>| match it {
-        Some(Grown { time, instructions: Some(instructions) }) => {
-            format!("{} ({} instr.)", times(time), times(instructions))
-        }
-        Some(Grown { time, instructions: None }) => times(time),
-        None => String::new(),
-    };
+    let grown = |it: Option<Grown>| it.map(|grown| grown.to_string()).unwrap_or_default();
     let joined = |texts: Vec<String>| texts.join("; ");
     let peers = row.peers.iter().map(|peer| format!("{} {}", peer.name, beside(peer)));
     [

@@ -155,15 +155,16 @@ pub fn claim(hand: &mut Hand, profile: &str, id: i64) -> rusqlite::Result<()> {
     })
 }
 
-pub fn release(hand: &mut Hand, profile: &str, id: i64) -> rusqlite::Result<()> {
+/// Of ids from `first` on, 200 stay.
+pub fn release(hand: &mut Hand, profile: &str, first: i64, id: i64) -> rusqlite::Result<()> {
     hand.write(|tx| {
         tx.prepare_cached(
             "UPDATE instances SET ended_at_ms = 2, end_reason = 'released' WHERE id = ?1",
         )?
         .execute([id])?;
         event(tx, "office_ended", profile, id)?;
-        tx.prepare_cached("DELETE FROM instances WHERE profile = ?2 AND id < ?1 - 200")?
-            .execute((id, profile))
+        tx.prepare_cached("DELETE FROM instances WHERE id >= ?2 AND id < ?1 - 200")?
+            .execute((id, first))
     })
 }
 
@@ -172,7 +173,7 @@ pub fn claim_and_release(mut hand: Hand) -> Once {
     Box::new(move || {
         id += 1;
         claim(&mut hand, "default", id).expect("a claim");
-        release(&mut hand, "default", id).expect("a release");
+        release(&mut hand, "default", 0, id).expect("a release");
     })
 }
 
