@@ -14,7 +14,7 @@
 //! noise would decide, instructions are counted by valgrind.
 //!
 //! ```sh
-//! cargo bench                              # the table; about forty minutes
+//! cargo bench                              # the table; half an hour or more
 //! cargo bench -- lock status               # the rows that have one of the words in their names
 //! cargo bench -- --quick                   # fewer rounds, no instructions: minutes
 //! cargo bench -- --write                   # and write docs/benchmarks.md and its pictures

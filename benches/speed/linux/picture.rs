@@ -24,7 +24,7 @@ const WIDTH: f64 = 840.0;
 const HEIGHT: f64 = 420.0;
 
 /// Around the field: left, right (for the names of the lines), top, bottom.
-const MARGINS: (f64, f64, f64, f64) = (64.0, 290.0, 40.0, 52.0);
+const MARGINS: (f64, f64, f64, f64) = (64.0, 290.0, 52.0, 52.0);
 
 /// Apart for people who do not see all colours.
 const COLOURS: [&str; 8] =
@@ -44,7 +44,8 @@ impl Chart {
         let (y_low, y_high) = if self.logarithmic {
             (10_f64.powf(y_low.log10().floor()), 10_f64.powf(y_high.log10().ceil()))
         } else {
-            (0.0, y_high * 1.1)
+            let step = step(y_high);
+            (0.0, (y_high / step).ceil() * step)
         };
         let (left, right, top, bottom) = MARGINS;
         let part = |value: f64, low: f64, high: f64, logarithmic: bool| {
@@ -72,7 +73,7 @@ impl Chart {
                  fill=\"{colour}\">{words}</text>"
             );
         };
-        text(left, top - 4.0, "start", "#555555", self.y);
+        text(8.0, top, "start", "#555555", self.y);
         text((left + WIDTH - right) / 2.0, HEIGHT - 12.0, "middle", "#555555", self.x);
         let mut lines = String::new();
         let mut line = |points: &[(f64, f64)], colour: &str, more: &str| {
@@ -120,8 +121,17 @@ impl Chart {
             }
             return ticks;
         }
-        (0..=5).map(|at| low + (high - low) * f64::from(at) / 5.0).collect()
+        let step = step(high);
+        (0..=7).map(|at| f64::from(at) * step).take_while(|tick| *tick < high * 1.01).collect()
     }
+}
+
+/// Between two ticks: at most six of them, at round numbers.
+fn step(high: f64) -> f64 {
+    let rough = high.max(1e-9) / 6.0;
+    let decade = 10_f64.powf(rough.log10().floor());
+    let round = [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * decade);
+    round.into_iter().find(|step| *step >= rough).unwrap_or(rough)
 }
 
 fn number(value: f64) -> String {

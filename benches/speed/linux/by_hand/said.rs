@@ -150,10 +150,13 @@ pub fn heartbeat(mut hand: Hand) -> Once {
 /// Whether there is a new event.
 pub fn poll_events(hand: Hand) -> Once {
     let reader = hand.reader();
+    let newest: i64 = reader
+        .query_row("SELECT coalesce(max(id), 0) FROM events", [], |row| row.get(0))
+        .expect("an event");
     Box::new(move || {
         let newer = reader
-            .prepare_cached("SELECT id FROM events WHERE id > 0 ORDER BY id LIMIT 1")
-            .and_then(|mut query| query.exists([]))
+            .prepare_cached("SELECT id FROM events WHERE id > ?1 ORDER BY id LIMIT 1")
+            .and_then(|mut query| query.exists([newest]))
             .expect("an answer");
         assert!(!newer);
         let _ = &hand;
