@@ -159,7 +159,8 @@ fn keepers(
     }
     let owner = Command::new("sleep").arg("100000").spawn().map(Ended).expect("sleep");
     took(incumbent(path, &["claim", "--pid"]).arg(owner.0.id().to_string()), 0);
-    let connection = rusqlite::Connection::open(path).expect("a reader");
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = rusqlite::Connection::open_with_flags(path, flags).expect("a reader");
     let (first, second): (Option<u32>, Option<u32>) = connection
         .query_row(
             "SELECT keeper_pid, keeper2_pid FROM instances WHERE ended_at_ms IS NULL",

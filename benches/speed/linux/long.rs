@@ -207,7 +207,8 @@ fn waiters(table: &mut Table, places: &Places, count: usize) {
         })
         .collect();
     drop(say);
-    let connection = rusqlite::Connection::open(&path).expect("a reader");
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = rusqlite::Connection::open_with_flags(&path, flags).expect("a reader");
     connection.busy_timeout(Duration::from_secs(5)).expect("a timeout");
     let waiting = || {
         let count = connection.query_row("SELECT count(*) FROM waiters", [], |row| row.get(0));

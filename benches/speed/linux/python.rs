@@ -20,11 +20,13 @@ pub fn interpreter() -> Option<PathBuf> {
         let run = Command::new(program).args(["-c", code]).stderr(Stdio::null()).status();
         run.is_ok_and(|status| status.success())
     };
-    let plain = PathBuf::from("python3");
-    if !works(&plain, "") {
+    // Not a script in front of it: what starts python3 may be one.
+    let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+    let Some(plain) = asked.ok().filter(|output| output.status.success()) else {
         eprintln!("SKIPPED: the peers in Python: there is no python3");
         return None;
-    }
+    };
+    let plain = PathBuf::from(String::from_utf8_lossy(&plain.stdout).trim());
     if works(&plain, "import filelock") {
         return Some(plain);
     }
