@@ -10,3 +10,5 @@ pub(crate) mod signal;
 pub(crate) mod storm;
 pub(crate) mod takeover;
 pub(crate) mod tenure;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

@@ -29,7 +29,7 @@ struct Migration {
 
 /// Never change or remove an entry: stores in the field have applied it. Entry `i` leads to
 /// schema version `i + 1`.
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 11] = [
     Migration { sql: include_str!("../../migrations/0001_offices.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0002_scoped_locks.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0003_markers.sql"), min_writer: 1 },
@@ -41,6 +41,7 @@ const MIGRATIONS: [Migration; 10] = [
     Migration { sql: include_str!("../../migrations/0008_slots.sql"), min_writer: 7 },
     Migration { sql: include_str!("../../migrations/0009_asleep.sql"), min_writer: 7 },
     Migration { sql: include_str!("../../migrations/0010_counters_memory.sql"), min_writer: 7 },
+    Migration { sql: include_str!("../../migrations/0011_fewer_pages.sql"), min_writer: 7 },
 ];
 
 /// The schema version this program writes.

@@ -37,6 +37,7 @@ pub use super::open_files::{
 };
 pub use super::own_group::is_private_group;
 use super::procfs;
+pub(crate) use super::unix::directory_state;
 use super::unix::own_pid;
 pub use super::unix::{
     command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,

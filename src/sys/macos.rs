@@ -28,6 +28,7 @@ pub use super::modes::{
     set_mode_in,
 };
 pub use super::own_group::is_private_group;
+pub(crate) use super::unix::directory_state;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{
     command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,

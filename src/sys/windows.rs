@@ -25,6 +25,7 @@ use windows_sys::Win32::System::Threading::{
     PROCESS_TERMINATE, TerminateProcess, WaitForSingleObject,
 };
 
+pub(crate) use self::files::directory_state;
 pub use self::files::{
     STATE_DIRECTORY, create_private_dirs, facts_in, file_facts, file_key, filesystem_of,
     free_space, give_to_owner_of_directory, is_mounted_read_only, is_private_group, link_beside,
