@@ -77,7 +77,7 @@ impl Holder {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
     use crate::store::Store;
@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn other(store: &Store) -> Other {
-        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
         let (inner, pid) = (&store.inner, child.id());
         let place = &inner.location;
         let store_id = inner.store_uuid().unwrap();
@@ -154,6 +154,8 @@ mod tests {
                 };
                 store.inner.read_once(&known.row, Kind::default(), read).unwrap()
             };
+            // The first connection maps the wal-index when it reads.
+            row();
             let holder = Holder::pin(&store.inner, &row());
             let has_numbers = sys::process_facts(std::process::id()).number.is_some();
             assert_eq!(holder.is_some(), has_numbers, "{what}");

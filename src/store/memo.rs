@@ -120,6 +120,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory);
         let memo = Memo::default();
+        // The first connection maps the wal-index when it reads.
+        newest(&store, &memo);
         let first = newest(&store, &memo);
         let other = Connection::open(store.path()).unwrap();
         let reads = |expected: i64, runs: u64, what: &str| {
@@ -139,7 +141,8 @@ mod tests {
         reads(first + 2, 0, "rolled back");
         for how in ["PASSIVE", "TRUNCATE"] {
             other.execute_batch(&format!("PRAGMA wal_checkpoint({how})")).unwrap();
-            reads(first + 2, u64::from(newest(&store, &memo) != first + 2), how);
+            assert_eq!(newest(&store, &memo), first + 2, "{how}");
+            reads(first + 2, 0, how);
         }
         other.execute_batch(INSERT).unwrap();
         reads(first + 3, 1, "after the WAL was begun anew");
@@ -185,7 +188,9 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let store = store(&directory);
             let memo = Memo::default();
-            newest(&store, &memo);
+            for _ in 0..2 {
+                newest(&store, &memo);
+            }
             let (_, tally) = tally::of(|| newest(&store, &memo));
             assert_eq!(tally.runs(), 0, "{what}");
             lose(&store);
@@ -210,8 +215,10 @@ mod tests {
             )
             .unwrap();
         let memo = Memo::default();
-        let newest_then = newest(&store, &memo);
-        assert_eq!(newest(&store, &memo), newest_then);
+        newest(&store, &memo);
+        let (newest_then, _) = (newest(&store, &memo), newest(&store, &memo));
+        let (again, tally) = tally::of(|| newest(&store, &memo));
+        assert_eq!((again, tally.runs()), (newest_then, 0));
         // Filesystems write times in steps.
         std::thread::sleep(std::time::Duration::from_millis(30));
         std::fs::write(store.path(), before).unwrap();

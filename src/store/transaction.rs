@@ -79,12 +79,13 @@ pub(super) fn is_store_id(text: &str) -> bool {
     text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The anchors that rows on record as live rely on.
+/// The anchors that rows on record as live rely on. Of any pid: that names the index of the live
+/// rows. By that of the anchors SQLite would go through the ended ones, too.
 pub(crate) fn named_anchors(connection: &Connection) -> Result<HashSet<String>> {
     let names = connection
         .prepare_cached(
-            "SELECT DISTINCT anchor FROM instances
-             WHERE ended_at_ms IS NULL AND anchor IS NOT NULL",
+            "SELECT anchor FROM instances
+             WHERE ended_at_ms IS NULL AND pid >= -9223372036854775808 AND anchor IS NOT NULL",
         )?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;

@@ -40,6 +40,14 @@ pub fn open_file_key(file: &std::fs::File) -> io::Result<Option<FileKey>> {
     os::open_file_key(file)
 }
 
+/// Calls `each` with every name in a directory that is text; not with `.` and `..`.
+///
+/// # Errors
+/// As `open(2)` and `getdents(2)`.
+pub(crate) fn each_name(directory: &Path, each: impl FnMut(&str)) -> io::Result<()> {
+    os::each_name(directory, each)
+}
+
 /// What tells whether the names in the directory `path` have changed; `None` where the system says
 /// nothing that can be relied on, or it cannot be seen.
 pub(crate) fn directory_state(path: &Path) -> Option<DirectoryState> {

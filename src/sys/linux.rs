@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
+pub(crate) use self::files::each_name;
 pub use self::files::{
     exchange, files_opened_by, filesystem_of, in_root_of, is_mount_point, is_open_for_writing,
     open_again, opened_files, shares_mounts_with,

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 pub use super::capture::capture;
+pub(crate) use super::elsewhere::each_name;
 pub use super::elsewhere::{
     command_line, exchange, files_opened_by, in_root_of, is_mount_point, is_open_for_writing,
     listed_lock, open_again, opened_files, pid_namespace, process_table_is_ours,

@@ -36,6 +36,7 @@ pub use self::locks::{
     command_lock, create_anchor_file, foreign_unlock, hold_command_lock, lock_self_test,
     open_anchor_file, open_foreign_lock_file, owner_follows, say_that_we_follow, try_foreign_lock,
 };
+pub(crate) use super::elsewhere::each_name;
 pub use super::elsewhere::{
     command_line, exchange, files_opened_by, in_root_of, is_mount_point, is_open_for_writing,
     listed_lock, open_again, opened_files, pid_namespace, process_table_is_ours,

@@ -18,13 +18,14 @@
 //! the known ones again, in turn.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Result;
 use crate::environment::{Fault, planted};
-use crate::process::anchor::probing::names_in;
+use crate::process::anchor::probing::each_name_in;
 use crate::process::command_lock;
 use crate::sys;
 use crate::sys::DirectoryState;
@@ -52,6 +53,27 @@ impl Lineage {
     }
 }
 
+/// The names end with random bits, and whoever can choose others has the store: no other hash is
+/// needed, and the usual one takes longer than all else that is done with a name.
+#[derive(Debug, Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        /// 2^64 by the golden ratio: spreads what differs in some bits.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_ne_bytes(word)).wrapping_mul(SPREAD);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// How many of the known names are looked at again at once.
 const AGAIN_AT_ONCE: usize = 8;
 
@@ -60,7 +82,7 @@ const AGAIN_AT_ONCE: usize = 8;
 pub(crate) struct Accounted {
     lineage: Option<Lineage>,
     /// A row accounts for them; with the listing that had them last.
-    names: HashMap<Arc<str>, u64>,
+    names: HashMap<Arc<str>, u64, BuildHasherDefault<NameHasher>>,
     /// The same, and names that were forgotten since, in the order of their turns.
     turns: VecDeque<Arc<str>>,
     listings: u64,
@@ -94,17 +116,18 @@ impl Accounted {
         self.listings += 1;
         let mut there = 0;
         self.others.clear();
-        for name in names_in(directory)? {
-            let anchor = name.strip_suffix(command_lock::SUFFIX).unwrap_or(&name);
-            match self.names.get_mut(anchor) {
+        let Self { names, others, listings, .. } = self;
+        each_name_in(directory, |name| {
+            let anchor = name.strip_suffix(command_lock::SUFFIX).unwrap_or(name);
+            match names.get_mut(anchor) {
                 Some(_) if anchor.len() < name.len() => {}
                 Some(listing) => {
-                    *listing = self.listings;
+                    *listing = *listings;
                     there += 1;
                 }
-                None => self.others.push(name),
+                None => others.push(name.to_owned()),
             }
-        }
+        })?;
         if there < self.names.len() {
             self.names.retain(|_, listing| *listing == self.listings);
         }

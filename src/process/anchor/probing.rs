@@ -151,14 +151,15 @@ pub(crate) fn held_in(directory: &Path, named: &HashSet<String>) -> Result<Vec<O
 
 /// The names of what is in `directory`; none where there is no such place.
 pub(super) fn names_in(directory: &Path) -> Result<Vec<String>> {
-    let failed = |error| Error::io("list", directory, error);
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listed => listed.map_err(failed)?,
-    };
     let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry.map_err(failed)?.file_name().into_string());
-    }
+    each_name_in(directory, |name| names.push(name.to_owned()))?;
     Ok(names)
+}
+
+/// The same, without a copy of each.
+pub(super) fn each_name_in(directory: &Path, each: impl FnMut(&str)) -> Result<()> {
+    match sys::each_name(directory, each) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        listed => listed.map_err(|error| Error::io("list", directory, error)),
+    }
 }

@@ -124,8 +124,11 @@ pub(crate) fn live_on(connection: &Connection, anchor: &str) -> Result<Vec<Insta
 pub(crate) fn all_live(connection: &Connection) -> Result<Vec<Record>> {
     /// More than any machine has processes that matter.
     const READ_MAX: i64 = 10_000;
-    let sql =
-        format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL ORDER BY id LIMIT ?1");
+    // Of any pid, and sorted afterwards: else SQLite would go through the ended ones, too.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances
+         WHERE ended_at_ms IS NULL AND pid >= -9223372036854775808 ORDER BY +id LIMIT ?1"
+    );
     let rows = prepare(connection, &sql)?
         .query_map([READ_MAX], Record::from_row)?
         .collect::<rusqlite::Result<_>>()?;
