@@ -10,5 +10,6 @@ pub(crate) mod signal;
 pub(crate) mod storm;
 pub(crate) mod takeover;
 pub(crate) mod tenure;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;

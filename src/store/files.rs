@@ -170,8 +170,8 @@ impl Files {
 
     /// Another number once something else than SQLite has written to the database, and once all
     /// connections were closed: what was remembered of the content before does not count any more.
-    /// Ask it after [`Files::check`]: of two threads, one alone is told `Changed`, and the number is
-    /// another one before the other thread can look.
+    /// Ask it after [`Files::check`]: of two threads, one alone is told `Changed`, and the number
+    /// is another one before the other thread can look.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }

@@ -97,7 +97,8 @@ impl Inner {
     }
 }
 
-#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod tests {
     use super::*;
     use crate::store::{Store, tally};
@@ -135,7 +136,7 @@ mod tests {
         reads(first + 1, 0, "nothing more");
         other.execute_batch(INSERT).unwrap();
         reads(first + 2, 1, "written by another program");
-        other.execute_batch("UPDATE meta SET value = value WHERE key = 'last_id'").unwrap();
+        other.execute_batch("UPDATE meta SET value = value + 1 WHERE key = 'last_id'").unwrap();
         reads(first + 2, 1, "something else was written");
         other.execute_batch(&format!("BEGIN; {INSERT}; ROLLBACK")).unwrap();
         reads(first + 2, 0, "rolled back");

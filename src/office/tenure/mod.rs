@@ -70,7 +70,7 @@ pub struct Tenure {
     /// Shared with the watches: what was let go was not lost.
     pub(super) let_go: Arc<AtomicBool>,
     /// Whether a marker for it was open when it was asked last.
-    marked: Memo<(), bool>,
+    marked: Box<Memo<(), bool>>,
 }
 
 /// Whether a claim shares what the process held before.
@@ -100,7 +100,7 @@ impl Tenure {
             reacquired: shares == Shares::Yes,
             replaced: None,
             let_go: Arc::default(),
-            marked: Memo::default(),
+            marked: Box::default(),
         }
     }
 

@@ -424,9 +424,9 @@ mod tests {
         };
         let look = |known_since| {
             let (live, ended) = (vec![all[3].clone()], vec![all[0].clone()]);
-            let names = probing::names_in(directory.path()).unwrap();
+            let there = probing::names_in(directory.path()).unwrap();
             let rows = Rows { live, ended, known_since };
-            sweep::sweep(place, names, &rows, &mut accounted::Accounted::default()).unwrap()
+            sweep::sweep(place, there, &rows, &mut accounted::Accounted::default()).unwrap()
         };
         let sweep = look(7);
         sweep.remove_garbage(Duration::MAX);

@@ -87,9 +87,10 @@ fn delete_unless_held(
 /// live ones are found has that order.
 pub(crate) fn prune_without_office(tx: &Tx<'_>, is_held: impl Fn(&str) -> bool) -> Result<()> {
     const OLD: &str = "WHERE kind IS NULL AND ended_at_ms > -9223372036854775808
-          AND ended_at_ms <= (
-            SELECT ended_at_ms FROM instances
+          AND (ended_at_ms, id) <= (
+            SELECT ended_at_ms, id FROM instances
             WHERE kind IS NULL AND ended_at_ms > -9223372036854775808
-            ORDER BY ended_at_ms DESC LIMIT 1 OFFSET ?1)";
-    delete_unless_held(tx, OLD, [HISTORY_KEPT], is_held)
+            ORDER BY ended_at_ms DESC, id DESC LIMIT 1 OFFSET ?1)";
+    // And one that lives: whoever prunes has just taken something, or waited.
+    delete_unless_held(tx, OLD, [HISTORY_KEPT - 1], is_held)
 }

@@ -69,7 +69,9 @@ impl Inner {
             };
             match written? {
                 Attempted::Done { value, rests, garbage } => {
-                    garbage.iter().for_each(|it| it.remove_garbage(COLLECTS_WITHIN));
+                    for sweep in garbage {
+                        sweep.remove_garbage(COLLECTS_WITHIN);
+                    }
                     self.go_on_with(rests);
                     return Ok(value);
                 }

@@ -46,7 +46,7 @@ pub fn files_opened_by(pid: Pid) -> Option<Vec<OpenedFile>> {
 pub(crate) fn each_name(directory: &Path, mut each: impl FnMut(&str)) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = retry(|| rustix::fs::open(directory, flags, Mode::empty()))?;
-    let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
+    let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut entries = RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {
         match entry?.file_name().to_str() {

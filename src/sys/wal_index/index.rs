@@ -10,10 +10,9 @@ use std::sync::atomic::{Ordering, fence};
 
 use rusqlite::ffi;
 
-use super::Header;
 use super::descriptors::{CHILDREN, Descriptor, Key, open, range, set};
 use super::layout::{
-    DATABASE_SHARED, DATABASE_WRITER, HEADER_IS_INIT, HEADER_WORDS, IN_USE, LOCKS, beside,
+    DATABASE_SHARED, DATABASE_WRITER, HEADER_IS_INIT, HEADER_WORDS, Header, IN_USE, LOCKS, beside,
 };
 use super::system_calls::give_to_owner_of_database;
 use crate::environment::{Fault, Guard, is_in_force, planted};

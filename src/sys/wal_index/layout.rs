@@ -24,6 +24,10 @@ pub(super) const IN_USE: i64 = 128;
 /// The header of a wal-index is there twice, at its beginning, in so many words of 32 bits.
 pub(super) const HEADER_WORDS: usize = 12;
 
+/// What every commit changes: the header, as SQLite has it in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header(pub(super) [u32; HEADER_WORDS]);
+
 /// The first byte of this word is 0 until the header is there.
 pub(super) const HEADER_IS_INIT: usize = 3;
 

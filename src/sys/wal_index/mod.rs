@@ -47,6 +47,7 @@ use self::descriptors::{
     CHILDREN, Descriptor, Key, close_in_children, locked_by, open, range, set,
 };
 use self::index::{NotOpened, OpenIndex};
+pub use self::layout::Header;
 use self::layout::{
     DATABASE_COUNT, DATABASE_FIRST, DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside,
 };
@@ -212,7 +213,8 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     }
     close_in_children();
     let file = open_file(connection)?;
-    // SAFETY: the handle is valid while `connection` lives; the name lives as long as the connection, and is copied.
+    // SAFETY: the handle is valid while `connection` lives; the name lives as long as that, and is
+    // copied.
     let database = unsafe {
         let name = ffi::sqlite3_db_filename(connection.handle(), c"main".as_ptr());
         if name.is_null() {
@@ -242,10 +244,6 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     }
     Ok(())
 }
-
-/// What every commit changes: the header of the wal-index, as SQLite has it in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header([u32; layout::HEADER_WORDS]);
 
 /// The header as it is now; `None` where the connection has not mapped it, or it is just being
 /// written. Nothing is read from a file.
