@@ -15,6 +15,7 @@ pub(crate) mod ground;
 pub(crate) mod handle;
 pub(crate) mod held;
 pub(crate) mod last_words;
+pub(crate) mod listener;
 pub(crate) mod location;
 pub(crate) mod migrate;
 pub(crate) mod open;

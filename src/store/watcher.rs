@@ -11,6 +11,8 @@ use rusqlite::Connection;
 
 use crate::store::gate;
 use crate::store::handle::Inner;
+use crate::sys::wal_index;
+use crate::sys::wal_index::Bell;
 use crate::{Result, store};
 
 /// Watches one store.
@@ -73,6 +75,23 @@ impl Watcher {
         self.with(|connection| {
             let data_version = store::data_version(connection)?;
             Ok(Version { opened: self.opened.load(Ordering::Relaxed), data_version })
+        })
+    }
+
+    /// What rings with the next commit. Take it before the look that finds nothing. `None` where
+    /// nothing rings.
+    ///
+    /// # Errors
+    /// As [`Inner::read`].
+    pub(crate) fn bell(&self) -> Result<Option<Bell>> {
+        self.with(|connection| {
+            let bell = wal_index::bell(connection);
+            if bell.is_some() {
+                return Ok(bell);
+            }
+            // SQLite opens it with the first question.
+            store::data_version(connection)?;
+            Ok(wal_index::bell(connection))
         })
     }
 }
