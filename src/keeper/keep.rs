@@ -204,7 +204,8 @@ impl Keeping {
             let event = self.pair.inbox.next(wait);
             // One that is not needed for long does without.
             if let (None, None, Some(watcher)) = (event, &self.listener, &self.watcher) {
-                self.listener = Listener::start(watcher, LOOK_EVERY, self.pair.inbox.on_commit());
+                self.listener =
+                    Listener::start(watcher, || LOOK_EVERY, self.pair.inbox.on_commit());
             }
             if self.target.handle.has_ended() {
                 // Nobody is kept out while the kernel is asked.

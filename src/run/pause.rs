@@ -4,7 +4,6 @@
 //! (`store/listener.rs`). What nobody tells it looks at once a second, and more often while
 //! something has an end of its own that comes sooner, or cannot be told.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::records::CommandLock;
@@ -19,7 +18,7 @@ impl Supervised<'_> {
         if let (None, Some(watcher)) = (&self.listener, &self.watcher) {
             let sender = inbox.sender();
             let tell = move || drop(sender.send(RunEvent::Committed));
-            self.listener = Listener::start(&Arc::clone(watcher), LOOK_EVERY, tell);
+            self.listener = Listener::start(watcher, || LOOK_EVERY, tell);
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Every change of an office, a lock, a marker or a runtime status writes its event in the
 //! transaction that makes the change. So a reader of events sees what was committed, once and in
-//! order. To know whether there are new ones it looks at `data_version`, a counter of SQLite's,
-//! which takes about 2 µs and no lock. Ids have no gaps: a gap means that the reader fell behind
+//! order. It is woken by a commit (`store/door.rs`), and looks at `data_version`, a counter of
+//! SQLite's, which takes about 2 µs and no lock. Ids have no gaps: a gap means that the reader fell behind
 //! what is kept.
 
 use std::collections::VecDeque;
@@ -18,10 +18,12 @@ use crate::records::events;
 use crate::records::events::{BATCH, EVENTS_LOST, Event, EventSelection};
 use crate::status::past::EventOptions;
 use crate::store::Inner;
+use crate::store::door::Door;
 use crate::store::watcher::{Version, Watcher};
 use crate::{Cancel, ErrorKind, ProfileName, Result, Store, Wait};
 
-/// Between two looks while something happens, and for as long afterwards.
+/// Between two looks while something happens, and for as long afterwards, where nothing tells of
+/// it.
 const LOOK_EVERY_BUSY: Duration = Duration::from_millis(5);
 
 const BUSY_FOR: Duration = Duration::from_secs(1);
@@ -115,7 +117,8 @@ impl Store {
         let newest = self.recent_events(None, 1)?;
         let after = newest.last().map_or(0, |event| event.id);
         Ok(EventStream {
-            watcher: Watcher::new(&self.inner)?,
+            watcher: Arc::new(Watcher::new(&self.inner)?),
+            door: None,
             store: self.clone(),
             profile: None,
             after,
@@ -159,7 +162,9 @@ impl Store {
 #[derive(Debug)]
 pub struct EventStream {
     store: Store,
-    watcher: Watcher,
+    watcher: Arc<Watcher>,
+    /// Once it has waited for a moment.
+    door: Option<Door>,
     profile: Option<ProfileName>,
     /// The id of the newest event that was read.
     after: i64,
@@ -338,9 +343,21 @@ impl EventStream {
             if deadline.has_passed() {
                 return Ok(None);
             }
-            let pause =
-                if self.busy_until.has_passed() { LOOK_EVERY_IDLE } else { LOOK_EVERY_BUSY };
-            std::thread::sleep(pause.min(deadline.remaining()));
+            self.sleep(deadline.remaining());
+        }
+    }
+
+    /// Until there may be something new.
+    fn sleep(&mut self, remaining: Duration) {
+        let is_told = self.door.as_ref().is_some_and(|it| it.wait(&self.cancel, &[], remaining));
+        if is_told {
+            return;
+        }
+        let pause = if self.busy_until.has_passed() { LOOK_EVERY_IDLE } else { LOOK_EVERY_BUSY };
+        std::thread::sleep(pause.min(remaining));
+        // For one look it is not worth a thread.
+        if self.door.is_none() && pause < remaining {
+            self.door = Door::open(&self.watcher, || LOOK_EVERY_BUSY);
         }
     }
 

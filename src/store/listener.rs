@@ -41,13 +41,15 @@ impl Listener {
     /// `None` where no thread can be had: then everybody looks by himself.
     pub(crate) fn start(
         watcher: &Arc<Watcher>,
-        pause: Duration,
+        pause: impl Fn() -> Duration + Send + 'static,
         mut tell: impl FnMut() + Send + 'static,
     ) -> Option<Self> {
         /// What a look needs, in a build without optimisations, twice.
         const STACK: usize = 256 << 10;
         // Where there is no word to wait for, there need not be a thread.
-        watcher.bell().ok().flatten()?;
+        if !watcher.tells() {
+            return None;
+        }
         let (stop, hears) = (Arc::<Stop>::default(), Arc::<AtomicBool>::default());
         let (seen_stop, says_hears) = (Arc::clone(&stop), Arc::clone(&hears));
         let watcher = Arc::clone(watcher);
@@ -67,7 +69,7 @@ impl Listener {
                     if told.replace(bell.seen()) != Some(bell.seen()) {
                         tell();
                         if rush.is_on() {
-                            seen_stop.wait(pause);
+                            seen_stop.wait(pause());
                         }
                     }
                     says_hears.store(true, Ordering::Release);
@@ -132,7 +134,7 @@ mod tests {
         let watcher = Arc::new(Watcher::new(&store.inner).unwrap());
         let (sender, told) = mpsc::channel();
         let pause = Duration::from_millis(1);
-        (Listener::start(&watcher, pause, move || sender.send(()).unwrap_or(())), told)
+        (Listener::start(&watcher, move || pause, move || sender.send(()).unwrap_or(())), told)
     }
 
     fn change(store: &Store) {

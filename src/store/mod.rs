@@ -7,6 +7,7 @@ mod backup;
 pub(crate) mod busy;
 mod control;
 pub(crate) mod deferred;
+pub(crate) mod door;
 pub(crate) mod explain;
 mod files;
 pub(crate) mod fork;

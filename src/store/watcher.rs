@@ -78,6 +78,11 @@ impl Watcher {
         })
     }
 
+    /// Whether a commit can be waited for.
+    pub(crate) fn tells(&self) -> bool {
+        self.bell().is_ok_and(|bell| bell.is_some())
+    }
+
     /// What rings with the next commit. Take it before the look that finds nothing. `None` where
     /// nothing rings.
     ///

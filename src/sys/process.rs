@@ -64,6 +64,17 @@ impl ProcessHandle {
         self.0.wait_ended(Duration::ZERO)
     }
 
+    /// Whether its end can be waited for together with other things ([`super::Wake::wait`]).
+    pub(crate) fn can_be_polled(&self) -> bool {
+        self.0.can_be_polled()
+    }
+
+    /// What is readable once it has ended.
+    #[cfg(unix)]
+    pub(super) fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.0.descriptor()
+    }
+
     /// Waits up to `timeout` for its end; true when it has ended. Woken by the kernel.
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         self.0.wait_ended(timeout)
