@@ -136,8 +136,13 @@ pub(crate) fn directory_of(pid: Pid) -> Option<std::path::PathBuf> {
 
 /// The processes that `pid` has started, and those that these have started, and so on: those that
 /// can be seen now, parents first. One whose parent has ended belongs to nobody any more, and is
-/// not among them. Slow: it looks at every process.
+/// not among them. Slow where the kernel does not list the children of a process: then it looks at
+/// every process.
 pub fn descendants(pid: Pid) -> Vec<Pid> {
+    #[cfg(target_os = "linux")]
+    if let Some(found) = os::listed_descendants(pid) {
+        return found;
+    }
     let table = os::processes_and_parents();
     let mut found = vec![pid];
     let mut next = 0;
@@ -150,8 +155,12 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
     found.split_off(1)
 }
 
-/// The children of `pid` that can be seen now. Slow: it looks at every process.
+/// The children of `pid` that can be seen now. Slow as [`descendants`].
 pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
+    #[cfg(target_os = "linux")]
+    if let Some(found) = os::listed_children(pid) {
+        return found;
+    }
     let table = os::processes_and_parents().into_iter();
     table.filter(|(_, parent)| *parent == pid).map(|(child, _)| child).collect()
 }
