@@ -431,6 +431,36 @@ mod tests {
         assert!(asks.is_cancelled(), "its caller has said so");
     }
 
+    /// Symptom: a waiter looked twenty times a second whether it was cancelled. It holds because it
+    /// is woken, except by who sets the flag itself, or has a question.
+    #[test]
+    fn whoever_cancels_wakes_those_who_wait() {
+        const LONG: Duration = Duration::from_mins(1);
+        let Ok(wake) = Wake::new().map(Arc::new) else { return };
+        let cancel = Cancel::new();
+        let (one, another) = (cancel.for_one_wait(), cancel.clone());
+        assert!(one.wakes(&wake) && one.wakes(&wake) && one.interrupt().is_none());
+        assert_eq!(cancel.woken.waiting.lock().len(), 1, "once");
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                while !one.is_cancelled() {
+                    wake.wait(None, &[], LONG);
+                    wake.lower();
+                }
+            });
+            another.cancel();
+            waiter.join().unwrap();
+        });
+        drop(wake);
+        let Ok(next) = Wake::new().map(Arc::new) else { return };
+        assert!(cancel.wakes(&next));
+        assert_eq!(cancel.woken.waiting.lock().len(), 1, "who waits no more is forgotten");
+        assert!(!counting(1).0.wakes(&next), "it is to be asked");
+        let flag = cancel.flag();
+        next.wait(None, &[], LONG);
+        assert!(!cancel.wakes(&next) && flag.load(Ordering::Acquire));
+    }
+
     #[test]
     fn work_behind_a_busy_store_is_done_in_slices_until_its_caller_has_enough() {
         let (cancel, count) = counting(3);

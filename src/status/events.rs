@@ -18,7 +18,8 @@ use crate::records::events;
 use crate::records::events::{BATCH, EVENTS_LOST, Event, EventSelection};
 use crate::status::past::EventOptions;
 use crate::store::Inner;
-use crate::store::door::Door;
+use crate::store::door::{Door, LOOK_EVERY_TOLD};
+use crate::store::listener::Listener;
 use crate::store::watcher::{Version, Watcher};
 use crate::{Cancel, ErrorKind, ProfileName, Result, Store, Wait};
 
@@ -31,7 +32,7 @@ const BUSY_FOR: Duration = Duration::from_secs(1);
 /// Between two looks otherwise: 20 a second cost a thousandth of a core.
 const LOOK_EVERY_IDLE: Duration = Duration::from_millis(50);
 
-/// Between two looks for a loop that polls.
+/// Between two looks for a loop that polls, where nothing tells of a commit.
 const LOOK_EVERY_POLLED: Duration = Duration::from_millis(20);
 
 /// How long one read may wait for the store; it is tried again.
@@ -192,17 +193,20 @@ struct Pollable {
 
 impl Pollable {
     fn new(inner: &Arc<Inner>) -> Result<Self> {
-        let (readiness, watcher) = (Readiness::new()?, Watcher::new(inner)?);
+        let (readiness, watcher) = (Readiness::new()?, Arc::new(Watcher::new(inner)?));
         let (raised, inner) = (readiness.clone(), Arc::clone(inner));
+        let rung = readiness.clone();
+        let listener = Listener::start(&watcher, || LOOK_EVERY_POLLED, move || rung.raise());
         let mut seen = None;
-        let thread = BackgroundThread::start("incumbent-events", LOOK_EVERY_POLLED, move || {
+        let thread = BackgroundThread::start_paced("incumbent-events", move || {
             let version = if inner.is_in_place() { watcher.version().ok() } else { None };
             // What cannot be read is something to ask for, too: the stream says why.
             if version.is_none() || version != seen {
                 raised.raise();
             }
             seen = version;
-            false
+            let is_told = listener.as_ref().is_some_and(Listener::hears);
+            Some(if is_told { LOOK_EVERY_TOLD } else { LOOK_EVERY_POLLED })
         })?;
         Ok(Self { readiness, is_lowered: true, _thread: thread })
     }

@@ -60,3 +60,47 @@ impl Door {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_commit_or_a_cancel_ends_the_wait_and_a_question_is_never_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("state.db")).unwrap();
+        let watcher = Arc::new(Watcher::new(&store.inner).unwrap());
+        let Some(door) = Door::open(&watcher, || Duration::ZERO) else { return };
+        let (cancel, soon) = (Cancel::new(), Duration::from_millis(10));
+        // The listener tells of what was there before it, too, and says then that it hears.
+        while !door.wait(&cancel, &[], soon) {
+            std::thread::yield_now();
+        }
+        let (told, is_told) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let (door, cancel, watcher) = (&door, &cancel, &watcher);
+            scope.spawn(move || {
+                let mut seen = watcher.version().unwrap();
+                while !cancel.is_cancelled() {
+                    assert!(door.wait(cancel, &[], Duration::from_mins(1)));
+                    let now = watcher.version().unwrap();
+                    if now != seen {
+                        seen = now;
+                        told.send(()).unwrap();
+                    }
+                }
+            });
+            for _ in 0..3 {
+                drop(store.profile("work").unwrap().claim().unwrap());
+                is_told.recv_timeout(Duration::from_secs(20)).unwrap();
+            }
+            cancel.cancel();
+        });
+        let asks = Cancel::polling(|| ControlFlow::Continue(()));
+        assert!(!door.wait(&asks, &[], Duration::from_mins(1)), "its caller is to be asked");
+    }
+}
