@@ -93,8 +93,9 @@ impl Store {
     }
 
     /// Hands out changes of offices, locks, markers and runtime statuses from now on, as they are
-    /// committed by whatever process: within a few milliseconds while there are some, within 50 ms
-    /// else.
+    /// committed by whatever process. On Linux a wait is woken by each commit of this library, and
+    /// sees within a second what another program has committed (SQLite's shell). Elsewhere it looks
+    /// every few milliseconds while there are some, every 50 ms else.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -279,14 +280,15 @@ impl EventStream {
     }
 
     /// A descriptor that is readable while there may be something new, for a loop that polls: it
-    /// becomes readable within 20 ms of a commit, and stays so until
+    /// becomes readable within 20 ms of a commit (of another program's within a second), and stays so until
     /// [`next_event(Wait::No)`](Self::next_event) has answered `None`. So ask until it does, also
     /// in a loop that is woken by edges (`AsyncFd`), and before the first wait.
     ///
     /// It is also readable after a commit that is not an event of this stream, and when the store
     /// cannot be read or is gone: then `next_event` says why, and an error that stays keeps it
-    /// readable. It is not told that the stream was cancelled. A thread of the crate's own looks
-    /// for commits from now on, 50 times a second, until the stream is dropped.
+    /// readable. It is not told that the stream was cancelled. Two threads of the crate's own wait
+    /// for commits from now on, until the stream is dropped; where nothing tells of one, one of
+    /// them looks 50 times a second.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
