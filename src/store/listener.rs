@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::patience::with_budget;
 use crate::store::watcher::Watcher;
 use crate::sys::wal_index::{Heard, Stop};
 
@@ -26,6 +27,9 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(60);
 
 /// The same where there is none.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a look for the word may take.
+const BELL_WITHIN: Duration = Duration::from_millis(250);
 
 /// The thread, which ends with this.
 #[derive(Debug)]
@@ -60,7 +64,8 @@ impl Listener {
                 let mut rush = Rush::new();
                 let mut told = None;
                 while !seen_stop.is_set() {
-                    let bell = watcher.bell().ok().flatten();
+                    // Not for long behind a fork, whose thread may be the one that ends us.
+                    let bell = with_budget(BELL_WITHIN, || watcher.bell()).ok().flatten();
                     let Some(bell) = bell else {
                         says_hears.store(false, Ordering::Release);
                         seen_stop.wait(TRY_AGAIN);

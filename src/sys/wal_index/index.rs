@@ -213,17 +213,21 @@ impl OpenIndex {
 
     pub(super) fn lock(&mut self, first: c_int, count: c_int, flags: c_int) -> c_int {
         let is_for_writing = bits(first, count) & WRITER != 0;
+        // In a forked child nothing is mapped.
+        if !is_for_writing || self.shm.is_closed() {
+            return self.lock_bytes(first, count, flags);
+        }
         let is_unlock = flags & ffi::SQLITE_SHM_UNLOCK != 0;
         // Before the attempt: whoever lets go after it has changed the word by the time we wait.
-        let turn = self.word(TURNS).filter(|_| is_for_writing && !is_unlock).map(Bell::of);
+        let turn = self.word(TURNS).filter(|_| !is_unlock).map(Bell::of);
         let wrote = self.exclusive & WRITER != 0;
         let code = self.lock_bytes(first, count, flags);
-        if is_for_writing && is_unlock {
+        if is_unlock {
             // After it is let go: whoever is woken would find it taken.
             if let Some(word) = self.word(TURNS).filter(|_| wrote) {
                 bell::next_turn(word);
             }
-        } else if is_for_writing {
+        } else {
             bell::set_turn(turn.filter(|_| code == ffi::SQLITE_BUSY));
             if code == ffi::SQLITE_OK {
                 self.began_at = self.word(COMMITS).map(|word| word.load(Ordering::Acquire));
