@@ -234,6 +234,8 @@ fn a_script_is_told_by_what_its_trap_left() {
     script.signal(Signal::TERM);
     script.line_with("trapped");
     script.kill();
+    // They write down what the kernel says of it, between two questions as well.
+    sandbox.wait_for_the_end_of_keepers();
     for told in [sandbox.end_now(), sandbox.end_settled()] {
         // Only the handler itself is told who sent it: the reason why not stands in the detail.
         assert_eq!(told.text("end_reason"), "signalled");

@@ -31,7 +31,7 @@ impl Sandbox {
 
     /// They have seen that they are not needed any more, and done what they do then.
     #[track_caller]
-    fn wait_for_the_end_of_keepers(&self) {
+    pub fn wait_for_the_end_of_keepers(&self) {
         eventually("the end of the keepers", LIMIT, || {
             [self.keepers(), self.second_keepers()].concat().is_empty().then_some(())
         });
