@@ -168,8 +168,8 @@ impl Row {
             1 if words.starts_with("doctor") && !traced.out.contains("damaged") => return None,
             // So it is: the owner lives, and could not be signalled.
             1 if words.starts_with("stop") => return None,
-            // The kernel said so.
-            1 | 3 if fault.is_answer() => return None,
+            // The kernel said so: also that there is no such path, which is the caller's mistake.
+            1..=3 if fault.is_answer() => return None,
             1 | 3 => "a wrong no",
             _ => "an exit code for something else",
         };
