@@ -6,16 +6,18 @@
 //! could not be started, and in a forked child. It does not apply to a signal that somebody had
 //! caught before us. SIGCHLD is caught also where it is ignored, and ignored again afterwards.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use signal_hook::consts::signal as number;
+use signal_hook::iterator::backend::{Handle, SignalDelivery};
 use signal_hook::iterator::exfiltrator::WithOrigin;
-use signal_hook::iterator::{Handle, SignalsInfo};
 use signal_hook::low_level;
 use signal_hook::low_level::siginfo::{Cause, Sent};
 
@@ -66,28 +68,56 @@ pub(crate) fn catch(
         .collect();
     // From here on, whatever fails: a signal that nobody takes has its default effect again.
     let defaults = Arc::new(Suspended::new(signals)?);
-    let mut caught = SignalsInfo::<WithOrigin>::new(&defaults.signals)?;
+    let (read, write) = UnixStream::pair()?;
+    let mut caught =
+        SignalDelivery::with_pipe(read, write, WithOrigin::default(), &defaults.signals)?;
     if defaults.catches_ignored_children {
         IGNORED_CHILDREN.lock().handler.get_or_insert_with(|| action(number::SIGCHLD));
     }
     let handle = caught.handle();
+    let closer = handle.clone();
     let of_thread = Arc::clone(&defaults);
     let thread =
         std::thread::Builder::new().name("incumbent-signals".to_owned()).spawn(move || {
             // With the thread, also if `on_signal` panics.
             let _restored = Restored(of_thread);
-            for origin in caught.forever() {
-                on_signal(Caught {
-                    number: origin.signal,
-                    // The terminal signals its whole foreground group.
-                    from_terminal: origin.cause == Cause::Kernel && origin.signal != number::SIGHUP,
-                    origin: origin_of(&origin),
-                });
+            loop {
+                wait_for_handlers(caught.get_read());
+                if closer.is_closed() {
+                    break;
+                }
+                for origin in caught.pending() {
+                    on_signal(caught_from(&origin));
+                }
             }
         })?;
     let handlers = defaults.signals.iter().map(|signal| (*signal, disposition(*signal))).collect();
     let creator_pid = std::process::id();
     Ok(Catcher { handle, thread: Some(thread), defaults, handlers, creator_pid })
+}
+
+/// Until a handler has written to the socket, or the catcher is closed. A read that fails is no
+/// reason to be deaf to signals (signal-hook's own iterator panics): after a pause the caller looks
+/// whether there are any.
+fn wait_for_handlers(mut socket: &UnixStream) {
+    const PAUSE: Duration = Duration::from_millis(100);
+    match socket.read(&mut [0]) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        Err(error) => {
+            tracing::debug!(%error, "the socket of the signal handlers cannot be read");
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+fn caught_from(origin: &low_level::siginfo::Origin) -> Caught {
+    Caught {
+        number: origin.signal,
+        // The terminal signals its whole foreground group.
+        from_terminal: origin.cause == Cause::Kernel && origin.signal != number::SIGHUP,
+        origin: origin_of(origin),
+    }
 }
 
 impl Catcher {

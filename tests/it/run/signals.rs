@@ -50,6 +50,26 @@ fn every_signal_is_passed_on_once() {
     assert!(by.starts_with(&format!("pid {} (", std::process::id())), "{end:#}");
 }
 
+/// The socket that the handlers write to cannot be read, for want of memory: signals are passed on
+/// all the same.
+#[test]
+fn a_signal_is_passed_on_also_where_the_word_of_it_cannot_be_read() {
+    if !has("strace") || !works(&["strace", "-f", "-o", "/dev/null"]) {
+        return skipped("needs strace, and leave to trace");
+    }
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold_with(&["/bin/sh", "-c", EARS]);
+    let mut strace = sandbox.program("strace");
+    strace.args(["-f", "-e", "trace=recvfrom", "-e", "inject=recvfrom:error=ENOMEM"]);
+    strace.args(["-p", &run.process.pid().to_string()]);
+    let mut strace = Process::start(strace);
+    strace.err_line_with("(INJECTED)");
+    run.process.signal(Signal::TERM);
+    assert_eq!(run.process.line(), "TERM");
+    run.process.finish_with_stdin_open(LIMIT).assert_code(7);
+    assert_eq!(sandbox.history()[0]["end_reason"], "signalled");
+}
+
 /// `nohup incumbent run`: what was ignored stays ignored, for the command as well.
 #[test]
 fn an_ignored_hangup_stays_ignored() {
