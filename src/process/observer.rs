@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::clock::Deadline;
 use crate::liveness::ProcessTable;
 use crate::sys::{ProcessNumber, StartTime};
-use crate::{InstanceId, sys};
+use crate::{Error, ErrorKind, InstanceId, Result, sys};
 
 /// What this process knows of itself; it does not change while the process lives.
 #[derive(Debug)]
@@ -43,6 +43,24 @@ impl Observer {
                 ProcessTable::Foreign
             },
         }
+    }
+}
+
+impl Observer {
+    /// That a pid says which process is meant.
+    ///
+    /// # Errors
+    /// Where pids of several namespaces may be on record, and it cannot be read which is ours: a
+    /// record that we find by its pid may be another one's, and one that we made nobody could
+    /// check.
+    pub(crate) fn check_pids(&self) -> Result<()> {
+        let is_known = self.pid_ns.is_some() || !sys::HAS_PID_NAMESPACES;
+        if is_known || self.process_table == ProcessTable::Foreign {
+            return Ok(());
+        }
+        let message = "cannot read /proc/self/ns/pid, so a pid does not say which process is meant";
+        Err(Error::new(ErrorKind::Internal, message)
+            .with_hint("try again; if it stays, look what denies this process its own /proc"))
     }
 }
 

@@ -67,6 +67,7 @@ pub(crate) fn live_of_pid(
     start_time: Option<StartTime>,
     observer: &Observer,
 ) -> Result<Vec<Record>> {
+    observer.check_pids()?;
     let sql = format!(
         "SELECT {COLUMNS} FROM instances
          WHERE ended_at_ms IS NULL AND origin = 'pid' AND pid = ?1
@@ -90,6 +91,7 @@ pub(crate) fn live_of_process(
     start_time: Option<StartTime>,
     observer: &Observer,
 ) -> Result<Vec<Record>> {
+    observer.check_pids()?;
     // Two searches: one with OR would look at every row.
     let sql = format!(
         "SELECT {COLUMNS} FROM instances

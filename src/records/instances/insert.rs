@@ -96,6 +96,10 @@ impl<'a> NewInstance<'a> {
                 :oom_kills, :anchor_inode, :anchor_dev, :anchor_fsid, :process_inode,
                 :written_boot_clock_ms, :written_by)";
         tx.check_schema()?;
+        // What has an anchor is told by that.
+        if self.anchor.is_none() {
+            self.observer.check_pids()?;
+        }
         let argv = self.hidden_argv(tx)?;
         let id = tx.draw_id()?;
         let keeper_start = self.keeper.and_then(|(_, start_time)| start_time);

@@ -100,8 +100,11 @@ pub fn names<'a>(
     let mut objects = hits.flat_map(objects_of);
     // A helper of ours failed, and the words are about that.
     let is_of_a_keeper = said.contains("keeper process");
+    // The C library says that of every thread that the kernel has not made.
+    let is_of_a_thread = fault.call.starts_with("clone") && said.contains(&errnos::words("EAGAIN"));
     is_of_the_store
         || is_of_a_keeper
+        || is_of_a_thread
         || said.contains(&errnos::words(errno))
         || objects.any(|object| said.contains(object))
 }

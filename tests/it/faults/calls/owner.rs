@@ -218,9 +218,13 @@ impl Walk for Owners<'_> {
             return complain("an earlier fault is in the way", why);
         }
         let seen = owner.meet(order, fault);
-        let is_killed = seen.answer.is_none() && fault.kills();
+        // It may have answered before.
+        let is_gone = seen.answer.is_none()
+            || seen.trace.contains("killed by SIGKILL")
+            || owner.process.has_ended();
+        let is_killed = fault.kills() && is_gone;
         let class = match &seen.answer {
-            None if is_killed => "killed, then the next start",
+            _ if is_killed => "killed, then the next start",
             Some(answer) if answer == order.answer => "as without a fault",
             Some(answer) => answer.split(':').next().unwrap_or_default(),
             None => "ended",
