@@ -70,7 +70,7 @@ pub(super) fn misplaced(global: &Global) -> Option<&Path> {
 pub(super) fn hint(global: &Global) -> String {
     match global.db.as_ref().and_then(|_| usual()) {
         Some(usual) => format!(
-            "`incumbent --db {} status --all` shows the store that is meant without `--db`",
+            "`incumbent --db {} status --all` shows the default store",
             quoted(usual)
         ),
         None if global.db.is_some() => "look for the right path; the first `incumbent run -- CMD` \

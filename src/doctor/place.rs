@@ -324,7 +324,7 @@ fn filesystem(scene: &Scene) -> Result<Vec<Observation>> {
         ))
         .remedy("put the store on a local filesystem with `--db PATH`"),
         FilesystemClass::UserSpace => Observation::unknown(format!(
-            "{at} is on {kind}, a program's filesystem: whether locks work there is tested when a \
+            "{at} is on {kind}, a FUSE filesystem: whether locks work there is tested when a \
              gateway starts, not by this check"
         )),
     }])
@@ -343,7 +343,7 @@ fn free_space(scene: &Scene) -> Result<Vec<Observation>> {
     };
     let files = left
         .files
-        .map_or_else(String::new, |(free, total)| format!(", room for {free} of {total} files"));
+        .map_or_else(String::new, |(free, total)| format!(", {free} of {total} inodes free"));
     let text = format!(
         "{} of {} free at {at}{files}",
         check::size(left.bytes),

@@ -80,7 +80,7 @@ fn sqlite_shell(_: &Scene) -> Result<Vec<Observation>> {
             let why = match error {
                 CaptureError::Start(error) => format!("cannot be started: {error}"),
                 CaptureError::TimedOut => format!("did not answer within {} s", WITHIN.as_secs()),
-                CaptureError::TooMuch => "says too much".to_owned(),
+                CaptureError::TooMuch => "printed too much".to_owned(),
             };
             return Ok(vec![Observation::unknown(format!("the sqlite3 on the path {why}"))]);
         }

@@ -103,7 +103,7 @@ reasons! {
     /// The holder may not be signalled from here, and did not follow its marker.
     CannotSignal = "cannot_signal", "it cannot be signalled from here, and ignored the request";
     /// The holder was still there when its time was over.
-    TimedOut = "timed_out", "it has not ended in its time";
+    TimedOut = "timed_out", "it did not end within its stop budget";
     /// An older gateway acts beside the holder on record.
     OlderGateway = "older_gateway",
         "it is an older gateway, and runs next to the holder on record";

@@ -300,7 +300,7 @@ impl Left {
         };
         let ago =
             word.ago.map_or_else(String::new, |ago| format!(" {} before", length(millis(ago))));
-        let never = format!("it never released: {} came{ago}", sys::signal_name(*number));
+        let never = format!("it did not release the office: {} came{ago}", sys::signal_name(*number));
         // What the kernel said of it, where it said something.
         let signal = how.signal.or(Some(*number));
         let end = End { signal, by: sender.clone(), ..how.clone() };

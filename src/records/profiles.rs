@@ -146,7 +146,7 @@ pub(crate) fn check_homes_of_both(
         Some((theirs, true)) if theirs != own.to_string_lossy() => Err(Error::new(
             ErrorKind::ProfileBelongsTo,
             format!(
-                "profile {}, whose place was to be taken, belongs to the home {theirs}, and \
+                "cannot replace profile {}: it belongs to the home {theirs}, and \
                  profile {} to {}",
                 other.profile,
                 office.profile,

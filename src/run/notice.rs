@@ -134,9 +134,9 @@ impl fmt::Display for Notice<'_> {
             Self::Restarted { office, pid, by, before } => {
                 write!(f, "{office}: restarted the command (pid {pid}), asked for by {by}; the ")?;
                 match before {
-                    ChildEnd::Exited(code) => write!(f, "one before ended with exit code {code}"),
+                    ChildEnd::Exited(code) => write!(f, "previous one ended with exit code {code}"),
                     ChildEnd::Signalled(signal) => {
-                        write!(f, "one before was ended by {}", signal_name(*signal))
+                        write!(f, "previous one was ended by {}", signal_name(*signal))
                     }
                 }
             }

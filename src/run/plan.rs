@@ -386,7 +386,7 @@ impl Run {
         }
         if self.leaves.all {
             return Err(Error::invalid(
-                "a run that follows what its command leaves behind cannot leave it alone",
+                "a run that stays with what its command leaves behind cannot leave all of it alone",
             )
             .with_hints(
                 "name what is to be left (`Run::leave_program`)",
