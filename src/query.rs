@@ -234,7 +234,7 @@ impl Store {
         let failed = |error| self.query_failed(&connection, sql, error);
         let mut statement = connection.prepare(sql).map_err(failed)?;
         if !statement.readonly() {
-            return Err(refused("this statement would write"));
+            return Err(refused("this statement would write to the store"));
         }
         let columns: Vec<String> =
             statement.column_names().into_iter().map(str::to_owned).collect();
@@ -371,7 +371,7 @@ fn wrong_sql(connection: &Connection, sql: &str, error: &rusqlite::Error) -> Err
     }
     match unknown_name(connection, sql, msg) {
         Some(hint) => wrong.with_hint(hint),
-        None => wrong.with_hint("look at the SQL there, and just before"),
+        None => wrong.with_hint("check the SQL there, and just before it"),
     }
 }
 
@@ -389,10 +389,10 @@ fn unknown_name(connection: &Connection, sql: &str, message: &str) -> Option<Str
     let of_columns = |table: &String| Some(format!("{table} has {}", columns(connection, table)?));
     let known: Vec<String> = tables.iter().filter(is_named).filter_map(of_columns).collect();
     if is_table {
-        return Some(format!("there are {}", tables.join(", ")));
+        return Some(format!("the tables and views are {}", tables.join(", ")));
     }
     if known.is_empty() {
-        return Some("look at the names that the query itself gives".to_owned());
+        return Some("check the names that the query itself gives".to_owned());
     }
     Some(known.join("; "))
 }
@@ -419,5 +419,5 @@ fn too_much(message: &str) -> Error {
 }
 
 fn refused(message: &str) -> Error {
-    Error::invalid(message).with_hint("ask one SELECT: a query never writes")
+    Error::invalid(message).with_hint("use one SELECT: a query never writes")
 }

@@ -163,7 +163,7 @@ impl Scene {
         if self.options.names_path() {
             "from `--db`"
         } else if environment::value(environment::DB).is_some() {
-            "by INCUMBENT_DB"
+            "from INCUMBENT_DB"
         } else {
             "the default"
         }

@@ -26,7 +26,7 @@ pub(super) const CHECKS: &[Check<Scene>] = &[
 
 pub(super) const CHECKS_WITH_STORE: &[Check<Opened>] = &[Check {
     id: "legacy_files",
-    silent: "no file of an older program disagrees",
+    silent: "no file of an older program contradicts the store",
     look: legacy_files,
 }];
 
@@ -89,11 +89,11 @@ fn sqlite_shell(_: &Scene) -> Result<Vec<Observation>> {
         Some(version) if is_affected(version) => {
             let (major, minor, patch) = version;
             Observation::info(format!(
-                "the sqlite3 on the path has version {major}.{minor}.{patch}: what it writes while \
-                 gateways run may damage the store (WAL reset)"
+                "the sqlite3 on the path has version {major}.{minor}.{patch}, which has a bug: what \
+                 it writes while gateways run may damage the store (WAL reset)"
             ))
             .remedy(
-                "only read with it: `sqlite3 -readonly`, or `incumbent sql 'SELECT * FROM \
+                "use it only to read: `sqlite3 -readonly`, or `incumbent sql 'SELECT * FROM \
                  instances'`",
             )
         }
@@ -152,7 +152,7 @@ fn blind_spots(_: &Scene) -> Result<Vec<Observation>> {
                 .to_owned(),
         );
     } else {
-        blind.push("who holds a lock, and which process has an anchor open".to_owned());
+        blind.push("who holds a lock, and which process has a lock file open".to_owned());
     }
     if !sys::process_table_is_ours() {
         blind.push("any process at all: /proc is another pid namespace's".to_owned());

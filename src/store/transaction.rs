@@ -168,8 +168,8 @@ impl<'a> Tx<'a> {
         Err(Error::new(
             ErrorKind::TooOld,
             format!(
-                "the store has schema version {schema_version}, this program writes version \
-                 {SCHEMA_VERSION}"
+                "the store is too old for this: it has schema version {schema_version}, and this \
+                 program writes version {SCHEMA_VERSION}"
             ),
         )
         .with_hint(

@@ -351,7 +351,7 @@ fn refuse_ourselves(
     let holds_itself = !record.is_pid && !record.is_run;
     if record.pid == Some(inner.observer().pid) && seen.is_here() && holds_itself {
         return Err(Error::invalid(format!("{office} is held by this very process"))
-            .with_hint("release the tenure instead"));
+            .with_hint("release the `Tenure` instead"));
     }
     Ok(())
 }
