@@ -77,7 +77,8 @@ Exit codes: 0; of one lock that is asked about: 0 held, 3 not held, 4 unknown.";
 
 /// What `wait` waits for.
 const WAITED: &str = "\
-Exit codes: 0 it is ready, or reports the state; 1 not in time; 3 the holder that was seen has ended.
+Exit codes: 0 it is ready, or reports the state; 1 not in time; 3 the holder that was seen has \
+ended.
 
 A gateway is not ready if it reports starting, draining, degraded, stopped or startup_failed, or \
 if it is unresponsive, stopped by a signal, frozen, or between two commands. A gateway that \

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::Row;
 
-use crate::clock::{length, rfc3339};
+use crate::clock::{length, millis, rfc3339};
 use crate::doctor::check::{Check, Observation, Opened, Scene, beside, counted, listed, program};
 use crate::office::storm::of as storm_of;
 use crate::records::conflicts::CURRENT_FOR_MS;
@@ -69,10 +69,9 @@ fn write_lock(scene: &Scene) -> Result<Vec<Observation>> {
         ProcessState::Running | ProcessState::Zombie | ProcessState::Unknown => "",
     };
     let text = format!(
-        "the write lock is held by {}{state} for longer than {} ms: nobody can claim, release or \
-        stop",
+        "{}{state} has held the write lock for longer than {}: nobody can claim, release or stop",
         program(pid),
-        held_for.as_millis()
+        length(millis(held_for))
     );
     Ok(vec![match second.state {
         ProcessState::Stopped => Observation::error(text)

@@ -17,7 +17,7 @@ pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "schema", silent: "", look: schema },
     Check { id: "integrity", silent: "", look: integrity },
-    Check { id: "clock", silent: "nothing on record is from the future", look: clock },
+    Check { id: "clock", silent: "no recorded time is in the future", look: clock },
 ];
 
 /// A store that is there and cannot be asked.
@@ -28,12 +28,12 @@ pub(super) fn cannot_open(scene: &Scene, error: &Error) -> Observation {
             scene.command("doctor --fix")
         ));
     }
-    let evidence = format!("the store cannot be asked: {error}");
+    let evidence = format!("the store cannot be read: {error}");
     let ran_short = error.is_of_shortage();
     // What was not seen is no problem yet.
     let seen =
         if ran_short { Observation::unknown(evidence) } else { Observation::error(evidence) };
-    let hint = error.command_line_hint().unwrap_or("look at the other findings, and ask again");
+    let hint = error.command_line_hint().unwrap_or("see the other findings, then run this again");
     Observation { ran_short, ..seen.remedy(hint) }
 }
 
@@ -307,8 +307,8 @@ fn clock(opened: &Opened) -> Result<Vec<Observation>> {
         // Nobody is refused, and nothing is deleted, for what the clock says.
         seen.push(
             Observation::info(format!(
-                "{rows} holder(s) and {events} event(s) have times in the future: the clock of this \
-                 machine was ahead of {now}, or is behind now",
+                "{rows} holder(s) and {events} event(s) have times in the future: the clock of \
+                 this machine was ahead of {now}, or is behind now",
                 now = crate::clock::rfc3339(now_ms).unwrap_or_default()
             ))
             .remedy("compare `date -u` with another clock; the store does not depend on it"),

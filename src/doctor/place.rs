@@ -46,7 +46,7 @@ fn path(scene: &Scene) -> Result<Vec<Observation>> {
         let path = scene.options.resolved_path()?;
         // `open` says what to do about that.
         if let Err(error) = path.try_exists() {
-            let text = format!("cannot read {} ({why}): {error}", path.display());
+            let text = format!("cannot look at {} ({why}): {error}", path.display());
             return Ok(vec![Observation::unknown(text)]);
         }
         let text = format!("there is no store at {} ({why})", path.display());
@@ -251,7 +251,7 @@ fn modes(scene: &Scene) -> Result<Vec<Observation>> {
         let uid = owner.map_or_else(|| "the owner".to_owned(), |uid| uid.to_string());
         seen.push(
             Observation::warning(format!(
-                "{} not owned by the store's owner (uid {uid}): {}",
+                "another user than the store's owner (uid {uid}) owns {}: {}",
                 counted(foreign.len(), "file", "files"),
                 show(&foreign)
             ))

@@ -89,8 +89,8 @@ fn sqlite_shell(_: &Scene) -> Result<Vec<Observation>> {
         Some(version) if is_affected(version) => {
             let (major, minor, patch) = version;
             Observation::info(format!(
-                "the sqlite3 on the path has version {major}.{minor}.{patch}, which has a bug: what \
-                 it writes while gateways run may damage the store (WAL reset)"
+                "the sqlite3 on the path has version {major}.{minor}.{patch}, which has a bug: \
+                 what it writes while gateways run may damage the store (WAL reset)"
             ))
             .remedy(
                 "use it only to read: `sqlite3 -readonly`, or `incumbent sql 'SELECT * FROM \

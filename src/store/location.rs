@@ -411,7 +411,8 @@ pub(crate) fn check_filesystem(
     match filesystem.class {
         FilesystemClass::Local => Ok(()),
         FilesystemClass::Remote => Err(refuse(
-            "locks and shared memory do not reach across machines, so two gateways could hold one office",
+            "locks and shared memory do not reach across machines, so two gateways could hold one \
+             office",
         )),
         FilesystemClass::UserSpace if self_test == SelfTest::Skip => Ok(()),
         FilesystemClass::UserSpace => match sys::lock_self_test(directory) {

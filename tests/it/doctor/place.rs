@@ -146,7 +146,7 @@ fn files_of_another_user_or_that_cannot_be_written_are_named() {
     // Not to be read either: the store is there, and cannot be asked.
     set_mode(&theirs.db(), 0o000);
     let diagnosis = Diagnosis::of(&ask(&["--json", "doctor"]));
-    let open = diagnosis.assert("open", "error", &["cannot be asked"]);
+    let open = diagnosis.assert("open", "error", &["cannot be read"]);
     assert!(open["remedy"].as_str().unwrap().contains("owner"), "{open:#}");
     assert!(diagnosis.about("schema").is_empty(), "{diagnosis:#?}");
     let fixed = Diagnosis::of(&ask(&["--json", "doctor", "--fix"]));
