@@ -239,7 +239,7 @@ impl Store {
         let columns: Vec<String> =
             statement.column_names().into_iter().map(str::to_owned).collect();
         if columns.is_empty() {
-            return Err(refused("this statement answers nothing"));
+            return Err(refused("this statement returns nothing"));
         }
         let places = statement.parameter_count();
         if places != values.len() {
@@ -251,13 +251,13 @@ impl Store {
         let mut cursor = statement.query(values).map_err(failed)?;
         while let Some(row) = cursor.next().map_err(failed)? {
             if rows.len() == ROWS_MAX {
-                return Err(too_much(&format!("the answer has more than {ROWS_MAX} rows")));
+                return Err(too_much(&format!("the result has more than {ROWS_MAX} rows")));
             }
             let row = values_of(row, columns.len()).map_err(failed)?;
             answer_bytes += row.iter().map(bytes_of).sum::<usize>();
             if answer_bytes > ANSWER_BYTES_MAX {
                 let mib = ANSWER_BYTES_MAX >> 20;
-                return Err(too_much(&format!("the answer is larger than {mib} MiB")));
+                return Err(too_much(&format!("the result is larger than {mib} MiB")));
             }
             rows.push(row.into_iter().map(from_sqlite).collect());
         }
@@ -271,7 +271,7 @@ impl Store {
                     .with_hint("narrow it, by a WHERE or a LIMIT")
             }
             Some(ErrorCode::AuthorizationForStatementDenied) => {
-                refused("this statement would set something")
+                refused("this statement would change a setting")
             }
             Some(ErrorCode::TooBig) => {
                 let mib = VALUE_BYTES_MAX >> 20;

@@ -75,7 +75,7 @@ fn write_lock(scene: &Scene) -> Result<Vec<Observation>> {
     );
     Ok(vec![match second.state {
         ProcessState::Stopped => Observation::error(text)
-            .remedy(format!("`kill -CONT {pid}` lets it go on, `kill -KILL {pid}` ends it")),
+            .remedy(format!("`kill -CONT {pid}` continues it, `kill -KILL {pid}` ends it")),
         ProcessState::Traced => Observation::error(text)
             .remedy(format!("end its debugger or tracer, or end it: `kill {pid}`")),
         ProcessState::Running | ProcessState::Zombie | ProcessState::Unknown => {

@@ -119,7 +119,7 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
                     "{} waits, and is suspended by a signal (SIGSTOP)",
                     owner.name_and_pid()
                 ))
-                .remedy(format!("`kill -CONT {pid}` lets it go on"));
+                .remedy(format!("`kill -CONT {pid}` continues it"));
             }
             let text = format!(
                 "{} is held by pid {pid}, which is suspended by a signal (SIGSTOP): it does \
@@ -131,7 +131,7 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
                 |office| opened.scene.command(&office.verb("stop --force --timeout 10s")),
             );
             Observation::warning(text)
-                .remedy(format!("`kill -CONT {pid}` lets it go on, {end} ends it"))
+                .remedy(format!("`kill -CONT {pid}` continues it, {end} ends it"))
         })
     })
 }
@@ -145,7 +145,7 @@ fn command_stopped(opened: &Opened, owner: &JudgedOwner) -> Option<Observation> 
     let again = opened
         .scene
         .command(&format!("restart --profile {} --kind {}", office.profile, office.kind));
-    let remedy = format!("`kill -CONT {child}` lets it go on, {again} restarts it");
+    let remedy = format!("`kill -CONT {child}` continues it, {again} restarts it");
     Some(Observation::warning(text).remedy(remedy))
 }
 

@@ -272,7 +272,7 @@ fn one_home(
                 // Whoever lives without the lock has let it go.
                 match verdict {
                     Ruling::Alive(_) if state != AnchorState::Free => Observation::error(format!(
-                        "{at}{of} names {}, which lives, and is not on record as a holder here: \
+                        "{at}{of} names {}, which is alive, and not on record as a holder here: \
                          two gateways may be running",
                         opened.process(said.pid)
                     ))
@@ -281,7 +281,7 @@ fn one_home(
                         import_and_stop(opened, home, profile)
                     )),
                     Ruling::Unknown(_) if state != AnchorState::Free => Observation::unknown(
-                        format!("{at}{of} names pid {}, and what that is cannot be seen", said.pid),
+                        format!("{at}{of} names pid {}, which cannot be checked", said.pid),
                     ),
                     Ruling::Alive(_) | Ruling::Dead(_) | Ruling::Unknown(_) => Observation::info(
                         format!("{at}{of} names pid {}, which is no longer that gateway", said.pid),

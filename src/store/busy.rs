@@ -76,7 +76,8 @@ pub(crate) fn error(file: &Path, cause: rusqlite::Error) -> Error {
         }
         Some(_) => "try again; if it stays busy, check what that process does".to_owned(),
         None => {
-            "try again; if it stays, look for a process in another container that uses the store"
+            "try again; if it stays busy, look for a process in another container that uses the \
+             store"
                 .to_owned()
         }
     };

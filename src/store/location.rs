@@ -109,8 +109,8 @@ pub(super) fn being_recovered(path: &Path) -> Error {
     Error::new(ErrorKind::Busy, format!("the store {} is being recovered", path.display()))
         .at(path)
         .with_hint(
-            "try again in a moment; if it stays like this, the recovery was interrupted: \
-             `incumbent doctor --fix` goes on with it",
+            "try again in a moment; if that does not help, the recovery was interrupted: \
+             `incumbent doctor --fix` continues it",
         )
         .with_retry_after(Duration::from_secs(1))
 }

@@ -127,12 +127,12 @@ impl Holders {
 
 fn end_them(pids: &[Pid]) -> String {
     if pids.is_empty() {
-        return "ask as root, or where that process runs".to_owned();
+        return "run this as root, or where that process runs".to_owned();
     }
     let words = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     format!(
-        "look at what it does, and end it: `kill {words}`, or `kill -KILL {words}` where that \
-             does nothing"
+        "check what it does, and end it: `kill {words}`, or `kill -KILL {words}` if that does \
+         nothing"
     )
 }
 
@@ -334,7 +334,7 @@ fn made_again_by(opened: &Opened, owner: &JudgedOwner) -> String {
     let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
     match (owner.pid_here().filter(|_| is_stopped), owner.record.office()) {
         (Some(pid), _) => {
-            format!("`kill -CONT {pid}` lets it go on, and it makes its lock file again")
+            format!("`kill -CONT {pid}` continues it, and it makes its lock file again")
         }
         (None, Some(office)) => {
             format!("stop it ({}), and start it again", opened.scene.command(&office.verb("stop")))
