@@ -307,8 +307,10 @@ fn clock(opened: &Opened) -> Result<Vec<Observation>> {
         // Nobody is refused, and nothing is deleted, for what the clock says.
         seen.push(
             Observation::info(format!(
-                "{rows} holder(s) and {events} event(s) have times in the future: the clock of \
-                 this machine was ahead of {now}, or is behind now",
+                "some recorded times are in the future ({}, {}): the clock of this machine was \
+                 ahead of {now}, or is behind now",
+                counted(usize::try_from(rows).unwrap_or_default(), "holder", "holders"),
+                counted(usize::try_from(events).unwrap_or_default(), "event", "events"),
                 now = crate::clock::rfc3339(now_ms).unwrap_or_default()
             ))
             .remedy("compare `date -u` with another clock; the store does not depend on it"),

@@ -201,7 +201,7 @@ fn times_of_the_future_are_named() {
     let sandbox = Sandbox::new();
     sandbox.used();
     sandbox.forge("UPDATE instances SET started_at_ms = started_at_ms + 3600000");
-    sandbox.doctor().assert("clock", "info", &["1 incarnations", "in the future"]);
+    sandbox.doctor().assert("clock", "info", &["1 holder", "in the future"]);
     sandbox.forge("UPDATE instances SET started_at_ms = started_at_ms - 3600000");
     sandbox.doctor().assert_silent("clock");
     sandbox.forge("UPDATE meta SET value = value + 86400000000 WHERE key = 'last_id'");

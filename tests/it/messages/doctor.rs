@@ -187,7 +187,7 @@ const CASES: &[Case] = &[
         it.used();
         let read = |_| {
             let mut reader =
-                Process::start(it.shell("exec 3< store/state.db; echo open; exec cat"));
+                Process::start(it.shell("exec 3<> store/state.db; echo open; exec cat"));
             assert_eq!(reader.line(), "open");
             reader
         };
@@ -225,9 +225,9 @@ const CASES: &[Case] = &[
     Case("outside_supervisor", "info", |it| {
         let run = it.hold(&[]);
         it.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
+        it.forge("UPDATE instances SET supervisor = 'none'");
         it.forge(
-            "UPDATE instances SET supervisor = 'none';
-             UPDATE conflicts SET contender = 'systemd:gw.service',
+            "UPDATE conflicts SET contender = 'systemd:gw.service',
                 first_at_ms = first_at_ms - 90000000, last_at_ms = last_at_ms - 90000000",
         );
         while_alive(it, run)

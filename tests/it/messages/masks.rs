@@ -6,7 +6,7 @@ pub fn masked(text: &str) -> String {
     const BRACKETS: [(&str, &str); 2] =
         [("(pid PID, uid UID, ", "BY WHOM"), ("pid PID (", "COMMAND")];
     // Words of others, which hang on what they met first: from where on, and up to where.
-    const OTHERS: [(&str, &str); 4] = [
+    const OTHERS: [(&str, &str); 5] = [
         (" is damaged: ***", ""),
         ("cannot ", ": Too many open files"),
         ("(it has ", " open, which"),
