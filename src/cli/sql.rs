@@ -27,7 +27,7 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
     if statements.len() > 1 {
         if arguments.csv || format == Format::Json {
             let message = format!(
-                "{} statements; with `--csv` or `--json` only one is allowed",
+                "there are {} statements; with `--csv` or `--json` only one is allowed",
                 statements.len()
             );
             return Err(Error::invalid(message)

@@ -116,7 +116,7 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
             // Whoever only waits keeps nobody out.
             if !owner.holds_something {
                 return Observation::info(format!(
-                    "{} is waiting, but suspended by a signal (SIGSTOP)",
+                    "{}: it waits, but is suspended by a signal (SIGSTOP)",
                     owner.name_and_pid()
                 ))
                 .remedy(format!("`kill -CONT {pid}` continues it"));

@@ -43,7 +43,7 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
         if recorded == "none" {
             let recent_ms = opened.now_ms().saturating_sub(CURRENT_FOR_MS);
             let held = format!(
-                "{} is held by pid {pid} since {}, and no supervisor started it",
+                "{} is held by pid {pid}, which no supervisor started, since {}",
                 owner.name(),
                 owner.since()
             );
