@@ -217,7 +217,7 @@ pub(crate) fn as_millis<S: Serializer>(
     (*length).into().map(millis).serialize(serializer)
 }
 
-/// A length of time for people, in its largest fitting unit: `850 ms`, `12 s`, `3 min`, `5 h`.
+/// A length of time for people, in its largest fitting unit: `850 ms`, `1.1 s`, `12 s`, `3 min`.
 pub(crate) fn length(ms: i64) -> String {
     const UNITS: [(i64, &str); 4] =
         [(86_400_000, "days"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
@@ -225,7 +225,15 @@ pub(crate) fn length(ms: i64) -> String {
         .iter()
         // Below two of a unit the smaller one says more: 90 s, not 1 min.
         .find(|(unit_ms, _)| ms >= 2 * unit_ms)
-        .map_or_else(|| format!("{ms} ms"), |(unit_ms, name)| format!("{} {name}", ms / unit_ms))
+        .map_or_else(|| below_two_seconds(ms), |(unit_ms, name)| format!("{} {name}", ms / unit_ms))
+}
+
+fn below_two_seconds(ms: i64) -> String {
+    match (ms / 1_000, ms % 1_000 / 100) {
+        (1, 0) => "1 s".to_owned(),
+        (1, tenths) => format!("1.{tenths} s"),
+        _ => format!("{ms} ms"),
+    }
 }
 
 /// What [`millis`] gives, back; of a negative number, nothing.
@@ -260,7 +268,10 @@ mod tests {
     fn lengths_for_people() {
         for (ms, expected) in [
             (0, "0 ms"),
-            (1_999, "1999 ms"),
+            (999, "999 ms"),
+            (1_000, "1 s"),
+            (1_126, "1.1 s"),
+            (1_999, "1.9 s"),
             (12_345, "12 s"),
             (119_999, "119 s"),
             (180_000, "3 min"),

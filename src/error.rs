@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What to do about a damaged store.
 pub(crate) const RECOVER: &str =
-    "`incumbent doctor --fix` moves it aside whole, and begins a new one with what can be read";
+    "`incumbent doctor --fix` moves the file aside, and copies readable rows to a new one";
 
 words! {
     /// What the caller can do about an [`Error`]. In JSON its word, as [`ErrorKind::as_str`] gives
@@ -114,7 +114,7 @@ struct Details {
 impl Error {
     /// The process `pid`, which somebody named, has ended or never was.
     pub(crate) fn no_process(pid: crate::sys::Pid) -> Self {
-        Self::new(ErrorKind::NotRunning, format!("no process has pid {pid}"))
+        Self::new(ErrorKind::NotRunning, format!("there is no process with pid {pid}"))
     }
 
     /// A process does not hold the office that it wants to speak for.
@@ -130,15 +130,15 @@ impl Error {
     pub(crate) fn lost_owner(pid: Option<crate::sys::Pid>, path: &Path) -> Self {
         let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("pid {pid}"));
         let message = format!(
-            "{who} was on record in a store that was moved, deleted or replaced, and has not \
-             claimed again in {}",
+            "the record of {who} was in a store that was moved, deleted or replaced; {who} has \
+             not claimed again in {}",
             path.display()
         );
         Self::new(ErrorKind::StoreReplaced, message)
             .at(path)
             .with_hint(
-                "try again: an owner that notices claims again within a second; `incumbent status` \
-                 shows whether it did",
+                "try again in a second: a gateway that is running claims again by itself; \
+                 `incumbent status` shows whether it did",
             )
             .with_retry_after(Duration::from_secs(1))
     }

@@ -45,7 +45,7 @@
 //!   the exit code; handed out by [`Tenure::on_shutdown`]. [`forensics`] has the rest: snapshots,
 //!   the check of the systemd unit ([`StopPhases`](stop::StopPhases) adds up what it must give),
 //!   the detached diagnostic.
-//! * [`doctor`] - what keeps gateways from starting, or makes two of one, and what can be repaired
+//! * [`doctor`] - what blocks a start or could let two gateways run, and what can be repaired
 //!   safely.
 //! * [`keeper`] - records and locks for processes that do not link this crate; [`run`] supervises a
 //!   command in an office. Both, and the diagnostic, start [`helper`] processes.

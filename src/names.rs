@@ -210,8 +210,8 @@ impl IdentityHash {
         let identity = identity.as_ref().trim_ascii();
         if identity.is_empty() {
             return Err(Error::invalid("the identity to lock is empty").with_hint(
-                "say what is to be held by one process only, e.g. the bot's token; check that the \
-                 variable or file it comes from is set",
+                "give what only one process may hold, e.g. the bot's token; check that the \
+                 variable or file it comes from is not empty",
             ));
         }
         let mut hash = hex(&sha2::Sha256::digest(identity));

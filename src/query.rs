@@ -234,12 +234,12 @@ impl Store {
         let failed = |error| self.query_failed(&connection, sql, error);
         let mut statement = connection.prepare(sql).map_err(failed)?;
         if !statement.readonly() {
-            return Err(refused("this statement would write"));
+            return Err(refused("this statement would write to the store"));
         }
         let columns: Vec<String> =
             statement.column_names().into_iter().map(str::to_owned).collect();
         if columns.is_empty() {
-            return Err(refused("this statement answers nothing"));
+            return Err(refused("this statement returns nothing"));
         }
         let places = statement.parameter_count();
         if places != values.len() {
@@ -251,13 +251,13 @@ impl Store {
         let mut cursor = statement.query(values).map_err(failed)?;
         while let Some(row) = cursor.next().map_err(failed)? {
             if rows.len() == ROWS_MAX {
-                return Err(too_much(&format!("the answer has more than {ROWS_MAX} rows")));
+                return Err(too_much(&format!("the result has more than {ROWS_MAX} rows")));
             }
             let row = values_of(row, columns.len()).map_err(failed)?;
             answer_bytes += row.iter().map(bytes_of).sum::<usize>();
             if answer_bytes > ANSWER_BYTES_MAX {
                 let mib = ANSWER_BYTES_MAX >> 20;
-                return Err(too_much(&format!("the answer is larger than {mib} MiB")));
+                return Err(too_much(&format!("the result is larger than {mib} MiB")));
             }
             rows.push(row.into_iter().map(from_sqlite).collect());
         }
@@ -271,7 +271,7 @@ impl Store {
                     .with_hint("narrow it, by a WHERE or a LIMIT")
             }
             Some(ErrorCode::AuthorizationForStatementDenied) => {
-                refused("this statement would set something")
+                refused("this statement would change a setting")
             }
             Some(ErrorCode::TooBig) => {
                 let mib = VALUE_BYTES_MAX >> 20;
@@ -371,7 +371,7 @@ fn wrong_sql(connection: &Connection, sql: &str, error: &rusqlite::Error) -> Err
     }
     match unknown_name(connection, sql, msg) {
         Some(hint) => wrong.with_hint(hint),
-        None => wrong.with_hint("look at the SQL there, and just before"),
+        None => wrong.with_hint("check the SQL there, and just before it"),
     }
 }
 
@@ -389,10 +389,10 @@ fn unknown_name(connection: &Connection, sql: &str, message: &str) -> Option<Str
     let of_columns = |table: &String| Some(format!("{table} has {}", columns(connection, table)?));
     let known: Vec<String> = tables.iter().filter(is_named).filter_map(of_columns).collect();
     if is_table {
-        return Some(format!("there are {}", tables.join(", ")));
+        return Some(format!("the tables and views are {}", tables.join(", ")));
     }
     if known.is_empty() {
-        return Some("look at the names that the query itself gives".to_owned());
+        return Some("check the names that the query itself gives".to_owned());
     }
     Some(known.join("; "))
 }
@@ -419,5 +419,5 @@ fn too_much(message: &str) -> Error {
 }
 
 fn refused(message: &str) -> Error {
-    Error::invalid(message).with_hint("ask one SELECT: a query never writes")
+    Error::invalid(message).with_hint("use one SELECT: a query never writes")
 }

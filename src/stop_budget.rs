@@ -129,7 +129,10 @@ pub(crate) fn whole_seconds(budget: Duration) -> u64 {
 pub(crate) fn published_ms(budget: Duration) -> Result<u64> {
     if budget > MAX {
         return Err(Error::invalid(format!("a stop budget of {} s is too long", budget.as_secs()))
-            .with_hint(format!("at most {} s: others wait for it", MAX.as_secs())));
+            .with_hint(format!(
+                "use at most {} s: a stop or a takeover waits that long",
+                MAX.as_secs()
+            )));
     }
     Ok(u64::try_from(budget.as_millis()).unwrap_or(u64::MAX))
 }

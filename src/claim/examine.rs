@@ -312,7 +312,7 @@ fn another_life_of_ours(
 }
 
 pub(crate) fn changes_too_fast(what: &impl fmt::Display) -> Error {
-    Error::new(ErrorKind::Busy, format!("{what} changes hands too fast to be claimed"))
+    Error::new(ErrorKind::Busy, format!("the holder of {what} kept changing"))
         .with_hint("try again")
         .with_retry_after(Duration::from_secs(1))
 }

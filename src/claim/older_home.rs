@@ -20,7 +20,7 @@ pub(crate) fn home(directory: &Path, kind: &Kind) -> Result<PathBuf> {
         if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
             return Error::io("look at", directory, error);
         }
-        Error::invalid(format!("no directory {}: {error}", directory.display()))
+        Error::invalid(format!("cannot use the directory {}: {error}", directory.display()))
             .at(directory)
             .with_hint(format!("name the directory that has the {PID_FILE}"))
     })?;
@@ -71,7 +71,7 @@ pub(crate) fn home_of_claim(
     match (named, bound) {
         (Some(named), Some(bound)) if named != bound && bound.try_exists().unwrap_or(true) => {
             Err(Error::invalid(format!(
-                "profile {} stands for the older gateway of {}, and this is {}",
+                "profile {} stands for the older gateway of {}, not of {}",
                 office.profile,
                 bound.display(),
                 named.display()

@@ -225,8 +225,8 @@ impl WaitOptions<'_> {
 fn nobody_to_wait_for(options: &WaitOptions<'_>) -> Error {
     let pid = options.for_whom.map_or(0, |(pid, _)| pid);
     Error::new(ErrorKind::Busy, format!("pid {pid}, which was to hold it, has ended")).with_hints(
-        "nothing was acquired; name a process that runs (`Whom::Process`)",
-        "nothing was acquired; name a process that runs with `--pid`",
+        "nothing was acquired; name a running process (`Whom::Process`)",
+        "nothing was acquired; name a running process with `--pid`",
     )
 }
 
@@ -430,7 +430,7 @@ impl Waiter {
                 ErrorKind::StoreReplaced,
                 format!("the store was deleted or replaced while waiting for {}", self.wanted),
             )
-            .with_hint("start again: the new store knows nothing of this wait"));
+            .with_hint("try again: this wait is not on record in the new store"));
         }
         let version = self.watcher.version()?;
         if version == self.version {

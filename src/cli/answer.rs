@@ -147,8 +147,8 @@ impl Answer {
             return exit::FAILED;
         }
         let advice = format!(
-            "the verb itself is done, and its exit code ({}) counts; to see the answer, send it \
-             elsewhere",
+            "only the output was lost: the command was carried out, with exit code {}; write the \
+             output elsewhere",
             self.code
         );
         Complaint::unwritable(&error).advising(advice).tell(invocation, verb);

@@ -77,11 +77,12 @@ Exit codes: 0; of one lock that is asked about: 0 held, 3 not held, 4 unknown.";
 
 /// What `wait` waits for.
 const WAITED: &str = "\
-Exit codes: 0 it is ready, or says the state; 1 not in time; 3 the tenure that was seen has ended.
+Exit codes: 0 it is ready, or reports the state; 1 not in time; 3 the holder that was seen has \
+ended.
 
-Not ready are: starting, draining, degraded, stopped, startup_failed, as it says itself; and a \
-gateway that is unresponsive, stopped by a signal, frozen, or between two commands. A gateway \
-that says nothing is ready as soon as it runs: let it say `starting` first, or wait with --state \
+A gateway is not ready if it reports starting, draining, degraded, stopped or startup_failed, or \
+if it is unresponsive, stopped by a signal, frozen, or between two commands. A gateway that \
+reports nothing is ready as soon as it runs: let it report `starting` first, or wait with --state \
 running.";
 
 /// What a probe wants to know of `doctor`.
@@ -108,7 +109,7 @@ pub(crate) struct Global {
     /// Print one JSON document (JSON Lines for streams)
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
-    /// Say what is being waited for, also where there is no terminal
+    /// Print what is being waited for, even without a terminal
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) progress: bool,
     /// Trust the locks of a filesystem type that is refused otherwise, at your own risk
@@ -149,7 +150,7 @@ pub(crate) enum Verb {
         #[arg(value_name = "running|stopped", value_parser = values::parse_desired)]
         desired: Option<Desired>,
     },
-    /// Leave a message for a process, and read it there
+    /// Leave a message for a process, or read one
     #[command(subcommand)]
     Marker(Marker),
     /// Hold a token, an account or a port for a process, so that no other process has it on this
@@ -178,11 +179,11 @@ pub(crate) enum Verb {
     /// Write the files that an older program's scripts read, once. The gateway.lock is not locked:
     /// to keep an older program out, use `run --legacy-home`
     Export(Export),
-    /// Copy the store to a new file, also while gateways run
+    /// Copy the store to a new file, even while gateways run
     Backup(Backup),
     /// Print the path of the store
     Path,
-    /// Ask the store in SQL, read-only
+    /// Query the store in SQL, read-only
     Sql(Sql),
     /// Print a completion script for a shell
     Completions {
@@ -232,7 +233,7 @@ pub(crate) struct Doctor {
     /// Only show what --fix would do
     #[arg(long, requires = "fix")]
     pub(crate) dry_run: bool,
-    /// Also show what needs nothing, what is in order, and what cannot be seen from here
+    /// Also show what needs no action, what is in order, and what cannot be seen from here
     #[arg(long)]
     pub(crate) verbose: bool,
 }

@@ -13,8 +13,8 @@ use crate::path_text;
 use crate::path_text::quoted;
 
 /// What is not as it was when the copy is the store again.
-const AFTERWARDS: &str = "gateways that ran when this copy was made read `killed or crashed`, what \
-                          happened since is forgotten, and the counters fall to what they were";
+const AFTERWARDS: &str = "gateways that ran when this copy was made are shown as `killed or \
+                          crashed`; what happened and what was counted since then is lost";
 
 pub(super) fn backup(global: &Global, arguments: &args::Backup) -> Outcome {
     let Some(store) = global.existing()? else { return Err(no_store(global)?) };

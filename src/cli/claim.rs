@@ -6,7 +6,7 @@ use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::waiting::opening;
-use crate::cli::{args, lost_store};
+use crate::cli::{args, lost_store, missing};
 use crate::clock::{millis, rfc3339};
 use crate::keeper::{Anchoring, KeptClaim, KeptRelease, Whom};
 use crate::stop::Evicted;
@@ -36,7 +36,7 @@ pub(super) fn claim(global: &Global, arguments: &args::Claim) -> Outcome {
     Ok(match process.claim(&profile, &office.kind)? {
         KeptClaim::Granted { instance, evicted } => {
             let instead = evicted.as_ref().map_or_else(String::new, |evicted| {
-                format!(", in the place of a dead one ({})", evicted.reason.in_words())
+                format!("; the holder before was dead ({})", evicted.reason.in_words())
             });
             let pid = pid_of(process.pid().ok());
             let text = format!("{office}: claimed for pid {pid}{instead}\n");
@@ -83,10 +83,13 @@ pub(super) fn release(global: &Global, arguments: &args::Release) -> Outcome {
     let answer = lost_store::ask(global, |store| {
         store.kept(whom(arguments.pid)).by(by_us("release")).release(&office)
     })?;
-    let answer = answer.unwrap_or_else(|| KeptRelease::NotHeld {
-        why: format!("{office} was never claimed: no store was found"),
-        advice: None,
-    });
+    let answer = match answer {
+        Some(answer) => answer,
+        None => KeptRelease::NotHeld {
+            why: format!("nobody holds {office}: {}", missing::here(global)?),
+            advice: None,
+        },
+    };
     Ok(match answer {
         KeptRelease::Released(instance) => {
             let document = json!({

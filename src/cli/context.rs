@@ -117,8 +117,9 @@ fn named(verb: &str, who: &str) -> String {
 pub(super) fn no_store(global: &Global) -> Result<Error> {
     let options = global.options();
     let path = options.resolved_path()?;
-    let error = Error::invalid(format!("there is no store at {}", path.display()))
-        .at(path)
-        .with_hint(missing::hint(global));
+    let text = missing::text(global, &path);
+    // `of_path` says that one itself.
+    let text = text.strip_suffix(missing::FROM_VARIABLE).unwrap_or(&text);
+    let error = Error::invalid(text).at(path).with_hint(missing::hint(global));
     Ok(options.of_path(error))
 }

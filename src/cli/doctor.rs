@@ -67,7 +67,7 @@ fn outcome(acts: &[Act], findings: &[Finding]) -> (i32, Option<Complaint>) {
     match findings.iter().find(|finding| finding.ran_short) {
         Some(short) if !is_problem => {
             let complaint =
-                Complaint::new(format!("not everything could be looked at: {}", short.evidence));
+                Complaint::new(format!("not everything could be checked: {}", short.evidence));
             let complaint = match &short.remedy {
                 Some(remedy) => complaint.advising(remedy),
                 None => complaint,
@@ -170,7 +170,7 @@ fn summary(findings: &[Finding]) -> String {
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let unknown = match count(Severity::Unknown) {
         0 => String::new(),
-        unknown => format!("; {} could not be looked at", counted(unknown, "thing")),
+        unknown => format!("; {} could not be checked", counted(unknown, "thing")),
     };
     if errors + warnings == 0 {
         return format!("no problems{unknown}");
@@ -239,8 +239,8 @@ mod tests {
             (&[Error][..], "1 problem: 1 error"),
             (&[Error, Warning][..], "2 problems: 1 error, 1 warning"),
             (&[Warning, Warning, Ok][..], "2 problems: 2 warnings"),
-            (&[Unknown][..], "no problems; 1 thing could not be looked at"),
-            (&[Unknown, Unknown, Error][..], "1 problem: 1 error; 2 things could not be looked at"),
+            (&[Unknown][..], "no problems; 1 thing could not be checked"),
+            (&[Unknown, Unknown, Error][..], "1 problem: 1 error; 2 things could not be checked"),
         ] {
             assert_eq!(summary(&findings(severities)), expected);
         }

@@ -107,7 +107,7 @@ fn follow(global: &Global, wanted: &Wanted<'_>, format: Format) -> Outcome {
         match follow_store(&store, wanted, format, &mut start, &cancel) {
             Err(error) if error.kind() == ErrorKind::StoreReplaced => {
                 output::tell(
-                    "incumbent: events: the store was replaced, going on with the new one\n",
+                    "incumbent: events: the store was replaced; continuing with the new one\n",
                 );
             }
             Err(error) => return Err(error),

@@ -32,7 +32,7 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
     let forgotten = |home: &Path| forgotten(&office, home, &Invocation::of(global));
     let (text, document, code) = match &eviction {
         Eviction::Nothing => {
-            (format!("{office}: nobody is on record, nothing to evict\n"), Value::Null, exit::OK)
+            (format!("{office}: no holder on record, nothing to evict\n"), Value::Null, exit::OK)
         }
         Eviction::Done { instance, pid, verdict, reason, legacy_home } => (
             format!(
@@ -71,8 +71,8 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
         ),
         Eviction::OrphansRemoved(count) => (
             format!(
-                "{office}: {count} lock(s) of a store that is gone no longer stand in the way; \
-                 their processes were left alone\n"
+                "{office}: {count} lock(s) of a deleted store no longer block claims; their \
+                 processes were left alone\n"
             ),
             json!({
                 "pid": null,
@@ -115,7 +115,5 @@ fn forgotten(office: &Office, home: &Path, invocation: &Invocation) -> String {
         "`incumbent import {quoted}` or `incumbent run --legacy-home {quoted} -- CMD`"
     ));
     let home = home.display();
-    format!(
-        "{office}: the older gateway of {home} no longer keeps others out; {advice} undoes that\n"
-    )
+    format!("{office}: the older gateway of {home} no longer blocks claims; {advice} undoes that\n")
 }

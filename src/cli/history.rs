@@ -17,7 +17,7 @@ pub(super) fn history(global: &Global, arguments: &args::History) -> Outcome {
     {
         let [since, until] = [since_ms, until_ms].map(|ms| rfc3339(ms).unwrap_or_default());
         let message = format!("`--since` ({since}) is later than `--until` ({until})");
-        return Err(Error::invalid(message).with_hint("exchange them; without a zone both are UTC"));
+        return Err(Error::invalid(message).with_hint("swap them; without a zone both are UTC"));
     }
     let options = HistoryOptions::new();
     let (mut options, of_whom) = if arguments.all {
@@ -47,7 +47,7 @@ pub(super) fn history(global: &Global, arguments: &args::History) -> Outcome {
     let text = if !incarnations.is_empty() {
         incarnations.iter().map(|it| line(it, arguments.all)).collect()
     } else if is_narrowed {
-        "nothing of that is on record\n".to_owned()
+        "nothing on record matches\n".to_owned()
     } else {
         format!("{of_whom} yet\n")
     };

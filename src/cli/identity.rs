@@ -106,7 +106,7 @@ pub(crate) fn requests(arguments: &args::Run) -> Result<Vec<LockRequest>> {
         requests.push(LockRequest::new(&scope, identity_in(OsStr::new(&variable))?)?);
     }
     if requests.is_empty() && metadata.is_some() {
-        return Err(Error::invalid("`--metadata` says who holds a lock, but no lock is named")
+        return Err(Error::invalid("`--metadata` is shown with a lock, but no lock is named")
             .with_hint("name one with `--lock-env SCOPE=VAR`"));
     }
     let requests: Vec<LockRequest> = requests

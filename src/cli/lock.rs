@@ -10,7 +10,7 @@ use crate::cli::context::by_us;
 use crate::cli::locks::place;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::waiting::{Becomes, Waited};
-use crate::cli::{args, identity, lost_store};
+use crate::cli::{args, identity, lost_store, missing};
 use crate::clock::{length, millis};
 use crate::keeper::{KeptGrant, KeptLock, KeptProcess, KeptStanding};
 use crate::lock::{AcquireOptions, Stopped};
@@ -59,8 +59,8 @@ fn granted_text(granted: &KeptGrant) -> String {
     let how = match (&granted.previous, &granted.evicted) {
         (Some(_), _) => format!("pid {pid} holds it already"),
         (None, Some(evicted)) => format!(
-            "acquired for pid {pid}, in the place of {} ({})",
-            evicted.pid.map_or_else(|| "another".to_owned(), |pid| format!("pid {pid}")),
+            "acquired for pid {pid}; removed the lock of {} ({})",
+            evicted.pid.map_or_else(|| "a dead holder".to_owned(), |pid| format!("pid {pid}")),
             evicted.reason.in_words()
         ),
         (None, None) => format!("acquired for pid {pid}"),
@@ -93,8 +93,12 @@ fn ask(
     question: impl FnOnce(KeptProcess) -> Result<KeptStanding>,
 ) -> Result<KeptStanding> {
     let found = lost_store::ask(global, |store| question(store.kept(whom(pid))))?;
-    let nobody = || format!("nobody holds {name}: no store was found");
-    Ok(found.unwrap_or_else(|| KeptStanding::NotHeld { why: nobody() }))
+    Ok(match found {
+        Some(found) => found,
+        None => KeptStanding::NotHeld {
+            why: format!("nobody holds {name}: {}", missing::here(global)?),
+        },
+    })
 }
 
 /// A verb's answer about one lock.

@@ -154,7 +154,7 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
         Unlocked::Nothing => (format!("{name}: nobody holds it, nothing to remove\n"), None, None),
         Unlocked::OrphansRemoved(count) => (
             format!(
-                "{name}: {count} lock(s) of a store that is gone no longer stand in the way; their \
+                "{name}: {count} lock(s) of a deleted store no longer block claims; their \
                  processes were left alone\n"
             ),
             None,

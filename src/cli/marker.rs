@@ -26,9 +26,9 @@ pub(super) fn write(global: &Global, arguments: &args::MarkerWrite) -> Outcome {
         None => global.options().open()?,
     };
     let Written { marker, replaced } = store.write_marker(target, &request)?;
-    let mut text = format!("{}: left for pid {}\n", marker.name, arguments.pid);
+    let mut text = format!("{}: written for pid {}\n", marker.name, arguments.pid);
     for replaced in &replaced {
-        text += &format!("{}: took the place of {}", marker.name, self::text(Some(replaced)));
+        text += &format!("{}: replaced {}", marker.name, self::text(Some(replaced)));
     }
     let more = json!({"written": true, "replaced": replaced});
     Ok(Answer::new(exit::OK, text, document(Some(&marker), more)))

@@ -122,7 +122,7 @@ fn text(
 ) -> String {
     let mut found = Family::new(
         "incumbent_store_found",
-        "Whether there is a store: else it was deleted, or another path was meant.",
+        "Whether there is a store; 0 if it was deleted, or the path is wrong.",
     );
     found.add(&[], flag(is_found));
     let families = [
@@ -146,7 +146,7 @@ fn of_the_past(counters: &BTreeMap<Office, Counters>) -> Vec<Family> {
     let mut refusals = Family::counter("incumbent_refusals_total", "Starts that were refused.");
     let mut restarts = Family::counter(
         "incumbent_restarts_total",
-        "How often `incumbent run` started its command again within one tenure.",
+        "How often `incumbent run` restarted its command.",
     );
     let mut takeovers = Family::counter(
         "incumbent_takeovers_total",
@@ -215,11 +215,11 @@ fn of_offices(reports: &[Report]) -> Vec<Family> {
     );
     let mut last_end = Family::new(
         "incumbent_gateway_last_end_timestamp_seconds",
-        "When the last incarnation that ended did so, in seconds since the epoch.",
+        "When the last holder ended, in seconds since the epoch.",
     );
     let mut exit_code = Family::new(
         "incumbent_last_exit_code",
-        "How the last incarnation ended (128 + n for signal n); absent where that is not known.",
+        "Exit code of the last holder (128 + n for signal n); absent where it is not known.",
     );
     for report in reports {
         let [profile, kind] = office_labels(report);
@@ -306,7 +306,7 @@ fn of_what_they_said(reports: &[Report]) -> Vec<Family> {
     );
     let mut heartbeat = Family::new(
         "incumbent_gateway_heartbeat_timestamp_seconds",
-        "When it last gave a sign of life, in seconds since the epoch.",
+        "When it sent its last heartbeat, in seconds since the epoch.",
     );
     let mut unresponsive = Family::new(
         "incumbent_gateway_unresponsive_seconds",

@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::OpenOptions;
 use crate::cli::args::{Cli, Global, Lock, Marker, Verb};
 use crate::cli::output::Complaint;
+use crate::environment;
 use crate::path_text::quoted;
+use crate::{OpenOptions, Result};
 
 /// Whether a verb looks for a store, and does not make the one that it does not find. Those that
 /// need one speak of it themselves, in their error, and so does the doctor.
@@ -53,10 +54,24 @@ pub(super) fn store_at(cli: &Cli) -> Option<Complaint> {
         return None;
     }
     let path = misplaced(&cli.global)?;
-    Some(
-        Complaint::new(format!("there is no store at {} (`--db`)", path.display()))
-            .advising(hint(&cli.global)),
-    )
+    Some(Complaint::new(text(&cli.global, path)).advising(hint(&cli.global)))
+}
+
+/// That there is no store at `path`, and why it was looked for there.
+pub(super) fn text(global: &Global, path: &Path) -> String {
+    let why = match global.db {
+        Some(_) => " (from `--db`)",
+        None if environment::value(environment::DB).is_some() => FROM_VARIABLE,
+        None => " (the default)",
+    };
+    format!("there is no store at {}{why}", path.display())
+}
+
+pub(super) const FROM_VARIABLE: &str = " (from INCUMBENT_DB)";
+
+/// The same of the place where a verb looks.
+pub(super) fn here(global: &Global) -> Result<String> {
+    Ok(text(global, &global.options().resolved_path()?))
 }
 
 /// What `--db` names, if there is nothing.
@@ -69,14 +84,13 @@ pub(super) fn misplaced(global: &Global) -> Option<&Path> {
 /// What to do about a store that is not there.
 pub(super) fn hint(global: &Global) -> String {
     match global.db.as_ref().and_then(|_| usual()) {
-        Some(usual) => format!(
-            "`incumbent --db {} status --all` shows the store that is meant without `--db`",
-            quoted(usual)
-        ),
-        None if global.db.is_some() => "look for the right path; the first `incumbent run -- CMD` \
-             or `incumbent claim` makes one there"
+        Some(usual) => {
+            format!("`incumbent --db {} status --all` shows the default store", quoted(usual))
+        }
+        None if global.db.is_some() => "check the path; the first `incumbent run -- CMD` or \
+             `incumbent claim` makes one there"
             .to_owned(),
-        None => "it is made by the first `incumbent run -- CMD` or `incumbent claim`".to_owned(),
+        None => "the first `incumbent run -- CMD` or `incumbent claim` makes one".to_owned(),
     }
 }
 

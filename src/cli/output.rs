@@ -203,9 +203,12 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes.saturating_add(MIB / 2) / MIB)
 }
 
-/// What [`ago`] says, after "since".
+/// What [`ago`] says, of something that goes on: `for 3 min`.
 pub(crate) fn since(ago: &str) -> String {
-    format!("since {}", without_at(ago))
+    match ago.strip_suffix(" ago") {
+        Some(length) => format!("for {length}"),
+        None => format!("since {}", without_at(ago)),
+    }
 }
 
 /// The same after "until".

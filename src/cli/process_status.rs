@@ -41,7 +41,7 @@ fn holds_nothing(pid: u32, before: &str) -> Error {
 
 fn holds_only(pid: u32, locks: &[String]) -> Error {
     let message = format!("pid {pid} holds no office, only {}", locks.join(", "));
-    Error::new(ErrorKind::NotRunning, message).with_hint("`incumbent locks` says more of them")
+    Error::new(ErrorKind::NotRunning, message).with_hint("`incumbent locks` shows more about them")
 }
 
 /// The locks of a process that holds them and no office, by their names.

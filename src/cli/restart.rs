@@ -168,13 +168,15 @@ fn told_of_restart<'a>(
         Restart::Ended(_, end) => {
             let complaint =
                 Complaint::new(format!("{office}: restarted, and {}", end.summary)).advising(
-                    format!("`incumbent {}` says more, and what to do", office.verb("status")),
+                    format!("`incumbent {}` shows more, and what to do", office.verb("status")),
                 );
             Told::refusing(complaint, None, exit::NO)
         }
         Restart::NotRunning => Told::saying(format!("{office}: not running\n"), exit::NOT_RUNNING),
         Restart::Orphaned(holder) => {
-            let what = format!("{holder}; its record is gone with its store, so it is not asked");
+            let what = format!(
+                "{holder}; its record is gone with its store, so it cannot be asked to restart"
+            );
             let complaint = Complaint::new(what).advising(holder.advice());
             Told::refusing(complaint, Some(holder), exit::UNKNOWN)
         }

@@ -26,10 +26,12 @@ pub(super) fn sql(global: &Global, arguments: &args::Sql, format: Format) -> Out
     let Some(store) = global.existing()? else { return Err(no_store(global)?) };
     if statements.len() > 1 {
         if arguments.csv || format == Format::Json {
-            let message =
-                format!("these are {} statements; only one can be answered", statements.len());
+            let message = format!(
+                "there are {} statements; with `--csv` or `--json` only one is allowed",
+                statements.len()
+            );
             return Err(Error::invalid(message)
-                .with_hint("ask one at a time, or without `--csv` and `--json`"));
+                .with_hint("run them one at a time, or leave out `--csv` and `--json`"));
         }
         return one_after_the_other(&store, &text, &statements);
     }

@@ -298,7 +298,7 @@ fn platform(platform: &PlatformStatus, is_alive: bool) -> (String, String) {
         (None, None) => {}
     }
     if let Some(ms) = platform.retrying_since_ms.filter(|_| is_alive) {
-        facts.push(format!("trying again {}", output::since(&ago(ms))));
+        facts.push(format!("reconnecting {}", output::since(&ago(ms))));
     }
     if platform.needs_attention == Some(true) {
         facts.push("needs attention".to_owned());
@@ -411,7 +411,7 @@ fn facts(report: &Report, answer: &str) -> Vec<(String, String)> {
         let so_what = if is_dead {
             "which blocks nobody"
         } else {
-            "and it has ended: every start is refused until that process is ended"
+            "so every start is refused until that process ends"
         };
         lines.push(line("leaked", format!("its lock is still open in {holders}, {so_what}")));
     }

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::cli::args::{Cadence, Global, StatusField, StatusSet, Time};
 use crate::cli::claim::whom;
 use crate::cli::context::by_this_process;
-use crate::cli::lost_store;
 use crate::cli::output::{Answer, Outcome, exit};
+use crate::cli::{lost_store, missing};
 use crate::clock::{Clock, SystemClock};
 use crate::status::{Field, PlatformUpdate};
 use crate::{Error, Office, Result, StatusUpdate};
@@ -25,8 +25,8 @@ pub(super) fn status_set(global: &Global, arguments: &StatusSet) -> Outcome {
     let Some(instance) = said else {
         let path = global.options().resolved_path()?;
         return Err(Error::not_speaker(format!(
-            "nobody holds {office}: there is no store at {}",
-            path.display()
+            "nobody holds {office}: {}",
+            missing::text(global, &path)
         ))
         .at(path));
     };

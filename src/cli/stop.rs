@@ -257,7 +257,7 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
                         office.verb(&format!("stop --timeout {longer}"))
                     ))
                     .advising(format!(
-                        "`incumbent {}` kills it after its time",
+                        "`incumbent {}` kills it after the timeout",
                         office.verb("stop --force")
                     ))
             };

@@ -55,8 +55,8 @@ fn check_run_options(options: &[OsString]) -> Result<()> {
     let Err(error) = Cli::try_parse_from(words) else { return Ok(()) };
     let text = error.render().to_string();
     let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-    Err(Error::invalid(format!("`run` does not take what --run-option says: {why}"))
-        .with_hint("see `incumbent run --help`; each word is a --run-option of its own"))
+    Err(Error::invalid(format!("`run` does not accept this --run-option: {why}"))
+        .with_hint("see `incumbent run --help`; each word needs a --run-option of its own"))
 }
 
 fn name_of(office: &Office) -> String {

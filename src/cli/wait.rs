@@ -38,12 +38,15 @@ pub(super) fn wait(global: &Global, arguments: &args::Wait) -> Outcome {
         return Ok(Answer::new(code, format!("{office}: {wanted}{pid}\n"), document));
     }
     let complaint = if code == exit::NO {
-        Complaint::new(format!("{office}: not in time: nobody {wanted}; {}", how_it_is(&report)))
-            .advising("`incumbent status` says more")
-            .advising(longer(arguments))
+        Complaint::new(format!(
+            "{office}: timed out waiting until it {wanted}: {}",
+            how_it_is(&report)
+        ))
+        .advising("`incumbent status` shows more")
+        .advising(longer(arguments))
     } else {
         Complaint::new(format!("{office}: its holder has ended before it {wanted}"))
-            .advising("`incumbent history` says how")
+            .advising("`incumbent history` shows how")
     };
     Ok(Answer::new(code, "", document).complaining(complaint))
 }

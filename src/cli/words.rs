@@ -27,8 +27,10 @@ pub(super) fn help(topic: &[String]) -> Outcome {
     let mut verb = &program;
     for word in topic {
         verb = verb.find_subcommand(word).ok_or_else(|| {
-            Error::invalid(format!("{:?} is not a verb", topic.join(" ")))
-                .with_hint("see `incumbent --help`; `words` can be asked for as well")
+            Error::invalid(format!("{:?} is not a verb", topic.join(" "))).with_hint(
+                "`incumbent help` lists the verbs; `incumbent help words` explains the special \
+                 words",
+            )
         })?;
     }
     let asked = ["incumbent"].into_iter().chain(topic.iter().map(String::as_str));

@@ -161,9 +161,9 @@ impl Scene {
     /// Where `--db` or a caller put it, `INCUMBENT_DB`, or neither.
     pub(super) fn why_there(&self) -> &'static str {
         if self.options.names_path() {
-            "as it was asked for"
+            "from `--db`"
         } else if environment::value(environment::DB).is_some() {
-            "by INCUMBENT_DB"
+            "from INCUMBENT_DB"
         } else {
             "the default"
         }

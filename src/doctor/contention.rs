@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::Row;
 
-use crate::clock::{length, rfc3339};
+use crate::clock::{length, millis, rfc3339};
 use crate::doctor::check::{Check, Observation, Opened, Scene, beside, counted, listed, program};
 use crate::office::storm::of as storm_of;
 use crate::records::conflicts::CURRENT_FOR_MS;
@@ -69,20 +69,18 @@ fn write_lock(scene: &Scene) -> Result<Vec<Observation>> {
         ProcessState::Running | ProcessState::Zombie | ProcessState::Unknown => "",
     };
     let text = format!(
-        "the write lock is held by {}{state} for longer than {} ms: nobody can claim, release or \
-        stop",
+        "{}{state} has held the write lock for longer than {}: nobody can claim, release or stop",
         program(pid),
-        held_for.as_millis()
+        length(millis(held_for))
     );
     Ok(vec![match second.state {
         ProcessState::Stopped => Observation::error(text)
-            .remedy(format!("`kill -CONT {pid}` lets it go on, `kill -KILL {pid}` ends it")),
+            .remedy(format!("`kill -CONT {pid}` continues it, `kill -KILL {pid}` ends it")),
         ProcessState::Traced => Observation::error(text)
             .remedy(format!("end its debugger or tracer, or end it: `kill {pid}`")),
         ProcessState::Running | ProcessState::Zombie | ProcessState::Unknown => {
-            Observation::warning(text).remedy(format!(
-                "look at what it does; an idle `sqlite3` shell is ended by `kill {pid}`"
-            ))
+            Observation::warning(text)
+                .remedy(format!("check what it does; `kill {pid}` ends an idle `sqlite3` shell"))
         }
     }])
 }
@@ -195,7 +193,7 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
             |holder| format!("{holder} holds it now"),
         );
         let text = format!(
-            "one identity ({scope}/{hash}) was used by {} within 7 days: {}; {now}",
+            "the same identity ({scope}/{hash}) was used by {} in the last 7 days: {}; {now}",
             counted(profiles.len(), "profile", "profiles"),
             listed(&profiles, 8, Clone::clone)
         );
@@ -242,8 +240,8 @@ impl Refused {
             (format!("{} times", self.count), format!("first at {first}, last at {last}"))
         };
         let text = format!(
-            "{} was refused {} {times}, {when} (pid {})",
-            self.contender, self.what, self.pid
+            "{} was refused {times} to {}, {when} (pid {})",
+            self.what, self.contender, self.pid
         );
         Observation::info(text).remedy(format!(
             "no action needed if it was a mistake; otherwise let only one supervisor start it ({} \
@@ -349,10 +347,8 @@ fn storms(opened: &Opened) -> Result<Vec<Observation>> {
             } else {
                 (Observation::info, "the next `run` may start at once".to_owned())
             };
-            let text = format!(
-                "{office} was refused to {whose}, or ended badly, {} times in a row; {next}",
-                storm.starts
-            );
+            let text =
+                format!("{} failed starts of {office} in a row, by {whose}; {next}", storm.starts);
             seen.push(observation(text).remedy(format!(
                 "find out why with {}; once that is fixed, the option `--no-backoff` of `run` \
                  starts at once",
@@ -382,7 +378,7 @@ fn open_markers(opened: &Opened) -> Result<Vec<Observation>> {
         let pid = marker.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
         let why = marker.reason.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
         Some(Observation::info(format!(
-            "{} for {whom}{pid}, written by {} at {}{why}, counts until {}",
+            "marker {} for {whom}{pid}, written by {} at {}{why}, expires at {}",
             marker.name,
             marker.by,
             time(marker.written_at_ms),

@@ -17,7 +17,7 @@ pub(super) const CHECKS_OF_FILES: &[Check<Scene>] =
 pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "schema", silent: "", look: schema },
     Check { id: "integrity", silent: "", look: integrity },
-    Check { id: "clock", silent: "nothing on record is from the future", look: clock },
+    Check { id: "clock", silent: "no recorded time is in the future", look: clock },
 ];
 
 /// A store that is there and cannot be asked.
@@ -28,12 +28,12 @@ pub(super) fn cannot_open(scene: &Scene, error: &Error) -> Observation {
             scene.command("doctor --fix")
         ));
     }
-    let evidence = format!("the store cannot be asked: {error}");
+    let evidence = format!("the store cannot be read: {error}");
     let ran_short = error.is_of_shortage();
     // What was not seen is no problem yet.
     let seen =
         if ran_short { Observation::unknown(evidence) } else { Observation::error(evidence) };
-    let hint = error.command_line_hint().unwrap_or("look at the other findings, and ask again");
+    let hint = error.command_line_hint().unwrap_or("see the other findings, then run this again");
     Observation { ran_short, ..seen.remedy(hint) }
 }
 
@@ -49,11 +49,11 @@ pub(super) fn empty(scene: &Scene) -> Option<Observation> {
     }
     Some(
         Observation::warning(format!(
-            "{file} is empty, but anchors next to it show that it was a store"
+            "{file} is empty, but lock files next to it show that it was a store"
         ))
         .remedy(
-            "restore it from a backup while no gateway runs, or start a gateway: that begins a new \
-             store in it",
+            "stop all gateways and restore it from a backup, or start a gateway: that makes a new \
+             store there",
         ),
     )
 }
@@ -94,11 +94,11 @@ fn wal_size(scene: &Scene) -> Result<Vec<Observation>> {
         "no other visible process has the store open".to_owned()
     } else {
         let who = listed(&users, 5, |pid| program(*pid));
-        format!("a reader may be in the way; who has it open: {who}")
+        format!("a long-running reader may keep it from shrinking; it is open in {who}")
     };
     Ok(vec![
         Observation::warning(format!(
-            "{} has {} and makes every question slow; {who}",
+            "{} has grown to {}, which slows down every read; {who}",
             wal.display(),
             check::size(wal_length(scene))
         ))
@@ -151,7 +151,7 @@ fn schema(opened: &Opened) -> Result<Vec<Observation>> {
     let fix = opened.scene.command("doctor --fix");
     Ok(vec![match schema {
         Schema::Ours => {
-            Observation::ok(format!("the schema has version {said}, that of this program"))
+            Observation::ok(format!("the schema has version {said}, as this program needs it"))
         }
         Schema::Older => Observation::info(format!(
             "the schema has version {said}, and this program writes version {SCHEMA_VERSION}"
@@ -163,10 +163,10 @@ fn schema(opened: &Opened) -> Result<Vec<Observation>> {
             "the schema has version {said}, which is newer than this program ({SCHEMA_VERSION}); \
              it can still be read and written"
         ))
-        .remedy("use one version of the program for all that share a store"),
+        .remedy("use the same version of this program for everything that shares the store"),
         Schema::Closed => Observation::error(format!(
-            "the schema has version {said}, and a newer program closed it to writers of version \
-             {SCHEMA_VERSION}: this one can read it, but claim nothing"
+            "the schema has version {said}, which is too new for this program (version \
+             {SCHEMA_VERSION}): it can read the store, but not claim anything"
         ))
         .remedy("upgrade this program"),
         Schema::Damaged => Observation::error(format!(
@@ -255,7 +255,7 @@ fn look_through(connection: &Connection) -> Result<Integrity> {
 fn integrity(opened: &Opened) -> Result<Vec<Observation>> {
     let fix = || opened.scene.command("doctor --fix");
     Ok(vec![match integrity_of(opened)? {
-        Integrity::Good => Observation::ok("the database is whole"),
+        Integrity::Good => Observation::ok("the database is intact"),
         Integrity::Damaged(lines) => Observation::error(format!(
             "the database is damaged: {}",
             listed(&lines, LINES_SHOWN, |line| line.replace('\n', " "))
@@ -265,7 +265,7 @@ fn integrity(opened: &Opened) -> Result<Vec<Observation>> {
             fix()
         )),
         Integrity::Dangling(tables) => Observation::warning(format!(
-            "rows belong to an incarnation that is not on record: {}",
+            "some rows belong to a holder that is not on record: {}",
             listed(&tables, 10, |(table, count)| format!(
                 "{} of {table}",
                 counted(*count, "row", "rows")
@@ -307,8 +307,10 @@ fn clock(opened: &Opened) -> Result<Vec<Observation>> {
         // Nobody is refused, and nothing is deleted, for what the clock says.
         seen.push(
             Observation::info(format!(
-                "{rows} incarnations and {events} events are from the future: the clock of this \
-                 machine was ahead of {now}, or is behind now",
+                "some recorded times are in the future ({}, {}): the clock of this machine was \
+                 ahead of {now}, or is behind now",
+                counted(usize::try_from(rows).unwrap_or_default(), "holder", "holders"),
+                counted(usize::try_from(events).unwrap_or_default(), "event", "events"),
                 now = crate::clock::rfc3339(now_ms).unwrap_or_default()
             ))
             .remedy("compare `date -u` with another clock; the store does not depend on it"),
@@ -318,8 +320,8 @@ fn clock(opened: &Opened) -> Result<Vec<Observation>> {
     if ahead_ms > IDS_AHEAD_MAX_MS {
         seen.push(
             Observation::info(format!(
-                "the last generation was drawn {} ahead of the clock: the clock was ahead then, \
-                 or is behind now",
+                "the last instance id is {} ahead of the clock: the clock was ahead when it was \
+                 made, or is behind now",
                 length(ahead_ms)
             ))
             .remedy("compare `date -u` with another clock; the store does not depend on it"),

@@ -48,7 +48,7 @@ fn lost_files(scene: &Scene) -> Result<Vec<Observation>> {
     };
     let mut seen: Vec<Observation> = found.iter().take(SHOWN).map(told).collect();
     if found.len() > SHOWN {
-        seen.push(Observation::info(format!("and {} processes more", found.len() - SHOWN)));
+        seen.push(Observation::info(format!("and {} more of them", found.len() - SHOWN)));
     }
     Ok(seen)
 }

@@ -39,7 +39,7 @@ fn namesakes(scene: &Scene) -> Result<Vec<Observation>> {
     let mut seen: Vec<Observation> =
         found.iter().take(SHOWN).map(|(pid, path)| told(*pid, path, location)).collect();
     if found.len() > SHOWN {
-        seen.push(Observation::info(format!("and {} processes more", found.len() - SHOWN)));
+        seen.push(Observation::info(format!("and {} more of them", found.len() - SHOWN)));
     }
     Ok(seen)
 }

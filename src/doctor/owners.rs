@@ -5,6 +5,7 @@ pub(crate) mod units;
 
 use crate::Result;
 use crate::claim::sweep::Force;
+use crate::clock::length;
 use crate::doctor::check::{Check, Observation, Opened, each_owner};
 use crate::doctor::judged_owner::JudgedOwner;
 use crate::liveness::{Ruling, RunState, because_seen};
@@ -25,17 +26,17 @@ pub(super) const CHECKS: &[Check<Opened>] = &[
     Check { id: "unresponsive", silent: "no holder has missed its heartbeats", look: unresponsive },
     Check {
         id: "leaked_anchors",
-        silent: "no anchor outlives its owner",
+        silent: "no process keeps the lock file of a dead holder",
         look: anchors::leaked_anchors,
     },
     Check {
         id: "orphan_anchors",
-        silent: "every anchor that is held is on record",
+        silent: "every lock file that is held is on record",
         look: anchors::orphan_anchors,
     },
     Check {
         id: "missing_anchors",
-        silent: "every holder has its anchor",
+        silent: "every holder has its lock file",
         look: anchors::missing_anchors,
     },
     Check {
@@ -56,7 +57,7 @@ fn stale_rows(opened: &Opened) -> Result<Vec<Observation>> {
         let reason = owner.judged.ruling.reason();
         owner.is_stale().then(|| {
             Observation::info(format!(
-                "{} is on record as held by {} since {}, which is dead ({reason}: {})",
+                "{}: the holder on record, {} since {}, is dead ({reason}: {})",
                 owner.name(),
                 owner.pid(),
                 owner.since(),
@@ -77,7 +78,7 @@ fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
         let Ruling::Unknown(_) = owner.judged.ruling else { return None };
         let reason = owner.judged.ruling.reason();
         let text = format!(
-            "{} is on record as held by {} since {}; whether it is alive cannot be seen from here \
+            "{}: whether the holder on record, {} since {}, is alive cannot be seen from here \
              ({reason}: {})",
             owner.name(),
             owner.pid(),
@@ -85,7 +86,7 @@ fn unknown_holders(opened: &Opened) -> Result<Vec<Observation>> {
             reason.because()
         );
         Some(Observation::unknown(text).remedy(format!(
-            "check where it was started; if you know that it no longer runs, {} ends its record",
+            "check where it was started; if it is certainly gone, {} ends its record",
             opened.evict(owner, Force::Yes)
         )))
     })
@@ -115,10 +116,10 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
             // Whoever only waits keeps nobody out.
             if !owner.holds_something {
                 return Observation::info(format!(
-                    "{} waits, and is suspended by a signal (SIGSTOP)",
+                    "{}: it waits, but is suspended by a signal (SIGSTOP)",
                     owner.name_and_pid()
                 ))
-                .remedy(format!("`kill -CONT {pid}` lets it go on"));
+                .remedy(format!("`kill -CONT {pid}` continues it"));
             }
             let text = format!(
                 "{} is held by pid {pid}, which is suspended by a signal (SIGSTOP): it does \
@@ -130,7 +131,7 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
                 |office| opened.scene.command(&office.verb("stop --force --timeout 10s")),
             );
             Observation::warning(text)
-                .remedy(format!("`kill -CONT {pid}` lets it go on, {end} ends it"))
+                .remedy(format!("`kill -CONT {pid}` continues it, {end} ends it"))
         })
     })
 }
@@ -139,12 +140,12 @@ fn holders_stopped(opened: &Opened) -> Result<Vec<Observation>> {
 fn command_stopped(opened: &Opened, owner: &JudgedOwner) -> Option<Observation> {
     let (child, office) = (owner.record.child_pid?, owner.record.office()?);
     let text = format!(
-        "{office} does nothing: its command, pid {child}, is stopped by a signal (SIGSTOP)"
+        "{office} does nothing: its command, pid {child}, is suspended by a signal (SIGSTOP)"
     );
     let again = opened
         .scene
         .command(&format!("restart --profile {} --kind {}", office.profile, office.kind));
-    let remedy = format!("`kill -CONT {child}` lets it go on, {again} starts it again");
+    let remedy = format!("`kill -CONT {child}` continues it, {again} restarts it");
     Some(Observation::warning(text).remedy(remedy))
 }
 
@@ -152,12 +153,11 @@ fn unresponsive(opened: &Opened) -> Result<Vec<Observation>> {
     each_owner(opened, |owner| {
         let silent = owner.unresponsive_for.filter(|_| !owner.is_dead())?;
         let text = format!(
-            "{} is held by {}, which has sent no heartbeat for {} s, and promised one every {} \
-             ms",
+            "{} is held by {}, which has sent no heartbeat for {} s; it promised one every {}",
             owner.name(),
             owner.pid(),
             silent.as_secs(),
-            owner.record.heartbeat_every_ms.unwrap_or_default()
+            length(owner.record.heartbeat_every_ms.unwrap_or_default())
         );
         let remedy = what_to_do_about_silence(opened, owner);
         Some(Observation::warning(text).remedy(remedy))
@@ -168,7 +168,7 @@ fn unresponsive(opened: &Opened) -> Result<Vec<Observation>> {
 fn what_to_do_about_silence(opened: &Opened, owner: &JudgedOwner) -> String {
     let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
     if let Some(pid) = owner.pid_here().filter(|_| is_stopped) {
-        return format!("it is suspended: let it go on first (`kill -CONT {pid}`)");
+        return format!("it is suspended: continue it first (`kill -CONT {pid}`)");
     }
     if owner.judged.flags.frozen {
         return "it is frozen: thaw it first".to_owned();
@@ -176,7 +176,7 @@ fn what_to_do_about_silence(opened: &Opened, owner: &JudgedOwner) -> String {
     match owner.record.office() {
         Some(office) => {
             let restart = opened.scene.command(&office.verb("restart"));
-            format!("look at what it does; {restart} restarts it")
+            format!("check what it does; {restart} restarts it")
         }
         None => "look at what it does".to_owned(),
     }

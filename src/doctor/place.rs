@@ -53,12 +53,12 @@ fn path(scene: &Scene) -> Result<Vec<Observation>> {
         // A mistyped path would pass every probe.
         if scene.options.names_path() {
             return Ok(vec![Observation::warning(text).remedy(
-                "look for the right path; the first `incumbent run -- CMD` or `incumbent claim` \
-                 makes one there",
+                "check the path; the first `incumbent run -- CMD` or `incumbent claim` makes one \
+                 there",
             )]);
         }
         return Ok(vec![Observation::info(text).remedy(
-            "no action needed: the first `incumbent run -- CMD` or `incumbent claim` makes it",
+            "no action needed: the first `incumbent run -- CMD` or `incumbent claim` makes one",
         )]);
     };
     let mut seen = untrusted(&location, &scene.command("doctor --fix"));
@@ -93,7 +93,7 @@ fn untrusted(location: &Location, fix: &str) -> Vec<Observation> {
         if let Some(uid) = facts.owner.filter(|uid| !is_trusted(*uid)) {
             seen.push(
                 Observation::error(format!(
-                    "{} belongs to uid {uid}, who can replace this store",
+                    "{} belongs to uid {uid}, so that user can replace this store",
                     ancestor.display()
                 ))
                 .remedy(format!(
@@ -106,7 +106,7 @@ fn untrusted(location: &Location, fix: &str) -> Vec<Observation> {
         if is_replaceable(&facts, file, ancestor == directory) {
             let close = format!("`chmod go-w {}`", quoted(ancestor));
             let remedy = if ancestor != directory {
-                format!("as its owner {close}")
+                format!("run {close} as its owner")
             } else if is_to_be_closed(&facts, file) {
                 format!("{fix}, or {close}")
             } else {
@@ -116,7 +116,7 @@ fn untrusted(location: &Location, fix: &str) -> Vec<Observation> {
             };
             seen.push(
                 Observation::error(format!(
-                    "{} can be written by others (mode {:04o}), who can replace this store",
+                    "{} can be written by others (mode {:04o}), so they can replace this store",
                     ancestor.display(),
                     facts.mode.unwrap_or_default()
                 ))
@@ -251,11 +251,11 @@ fn modes(scene: &Scene) -> Result<Vec<Observation>> {
         let uid = owner.map_or_else(|| "the owner".to_owned(), |uid| uid.to_string());
         seen.push(
             Observation::warning(format!(
-                "another user than that of the store (uid {uid}) owns {}: {}",
+                "another user than the store's owner (uid {uid}) owns {}: {}",
                 counted(foreign.len(), "file", "files"),
                 show(&foreign)
             ))
-            .remedy(format!("as root `chown {uid} {}`", words(&foreign))),
+            .remedy(format!("run `chown {uid} {}` as root", words(&foreign))),
         );
     }
     if let Some(read_only) = read_only(scene, &location.directory) {
@@ -264,7 +264,7 @@ fn modes(scene: &Scene) -> Result<Vec<Observation>> {
         seen.push(
             Observation::error(format!("{} cannot write {}", me(), show(&unwritable))).remedy(
                 format!(
-                    "as the owner `chmod u+w {}`, or run gateways as that user",
+                    "run `chmod u+w {}` as its owner, or run the gateways as that user",
                     words(&unwritable)
                 ),
             ),
@@ -281,8 +281,8 @@ fn read_only(scene: &Scene, directory: &Path) -> Option<Observation> {
             directory.display()
         ))
         .remedy(format!(
-            "mount it read-write again, and look at the kernel's messages (`dmesg`) if nobody \
-             mounted it like that; or put the store elsewhere (`--db PATH`), in place of {}",
+            "mount it read-write again; if nobody mounted it read-only, a disk may have failed: \
+             see the kernel's messages (`dmesg`); or put the store elsewhere than {} (`--db PATH`)",
             quoted(scene.file())
         ))
     })
@@ -300,9 +300,7 @@ fn filesystem(scene: &Scene) -> Result<Vec<Observation>> {
     let directory = ground(scene)?;
     let at = directory.display();
     let Some(filesystem) = sys::filesystem_of(&directory) else {
-        return Ok(vec![Observation::unknown(format!(
-            "the type of the filesystem of {at} cannot be seen"
-        ))]);
+        return Ok(vec![Observation::unknown(format!("the filesystem type of {at} is not known"))]);
     };
     // Where there is a store, `modes` says so.
     if let Some(seen) = read_only(scene, &directory).filter(|_| !scene.is_there()) {
@@ -320,11 +318,11 @@ fn filesystem(scene: &Scene) -> Result<Vec<Observation>> {
         )),
         FilesystemClass::Remote => Observation::error(format!(
             "{at} is on {kind}: locks and shared memory do not reach across machines, so two \
-             owners could meet"
+             gateways could hold one office"
         ))
         .remedy("put the store on a local filesystem with `--db PATH`"),
         FilesystemClass::UserSpace => Observation::unknown(format!(
-            "{at} is on {kind}, a program's filesystem: whether locks work there is tested when a \
+            "{at} is on {kind}, a FUSE filesystem: whether locks work there is tested when a \
              gateway starts, not by this check"
         )),
     }])
@@ -337,13 +335,13 @@ fn free_space(scene: &Scene) -> Result<Vec<Observation>> {
         Ok(left) => left,
         Err(error) => {
             return Ok(vec![Observation::unknown(format!(
-                "the free space of {at} cannot be seen: {error}"
+                "the free space of {at} is not known: {error}"
             ))]);
         }
     };
     let files = left
         .files
-        .map_or_else(String::new, |(free, total)| format!(", room for {free} of {total} files"));
+        .map_or_else(String::new, |(free, total)| format!(", {free} of {total} inodes free"));
     let text = format!(
         "{} of {} free at {at}{files}",
         check::size(left.bytes),

@@ -355,7 +355,7 @@ impl Surgery {
     fn delete_dangling(&mut self, opened: &Opened) -> Result<()> {
         let Integrity::Dangling(tables) = integrity_of(opened)? else { return Ok(()) };
         let act = format!(
-            "delete rows that belong to an incarnation that is gone, of {}",
+            "delete rows of holders that are not on record, from {}",
             listed(&tables, 10, |(table, _)| table.clone())
         );
         if self.is_dry() {
@@ -403,7 +403,7 @@ impl Surgery {
     /// Inside a transaction a free anchor that nobody names is not one that is just being made.
     fn collect_anchors(&mut self, opened: &Opened) -> Result<()> {
         let act = |count: usize| {
-            format!("delete {} that nobody holds", counted(count, "anchor", "anchors"))
+            format!("delete {} that nobody holds", counted(count, "lock file", "lock files"))
         };
         let seen = anchors::garbage_count(opened)?;
         if seen == 0 {

@@ -26,7 +26,7 @@ pub(super) const CHECKS: &[Check<Scene>] = &[
 
 pub(super) const CHECKS_WITH_STORE: &[Check<Opened>] = &[Check {
     id: "legacy_files",
-    silent: "no file of an older program disagrees",
+    silent: "no file of an older program contradicts the store",
     look: legacy_files,
 }];
 
@@ -80,7 +80,7 @@ fn sqlite_shell(_: &Scene) -> Result<Vec<Observation>> {
             let why = match error {
                 CaptureError::Start(error) => format!("cannot be started: {error}"),
                 CaptureError::TimedOut => format!("did not answer within {} s", WITHIN.as_secs()),
-                CaptureError::TooMuch => "says too much".to_owned(),
+                CaptureError::TooMuch => "printed too much".to_owned(),
             };
             return Ok(vec![Observation::unknown(format!("the sqlite3 on the path {why}"))]);
         }
@@ -89,11 +89,11 @@ fn sqlite_shell(_: &Scene) -> Result<Vec<Observation>> {
         Some(version) if is_affected(version) => {
             let (major, minor, patch) = version;
             Observation::info(format!(
-                "the sqlite3 on the path has version {major}.{minor}.{patch}: what it writes while \
-                 gateways run may damage the store (WAL reset)"
+                "the sqlite3 on the path has version {major}.{minor}.{patch}, which has a bug: \
+                 what it writes while gateways run may damage the store (WAL reset)"
             ))
             .remedy(
-                "only read with it: `sqlite3 -readonly`, or `incumbent sql 'SELECT * FROM \
+                "use it only to read: `sqlite3 -readonly`, or `incumbent sql 'SELECT * FROM \
                  instances'`",
             )
         }
@@ -152,7 +152,7 @@ fn blind_spots(_: &Scene) -> Result<Vec<Observation>> {
                 .to_owned(),
         );
     } else {
-        blind.push("who holds a lock, and which process has an anchor open".to_owned());
+        blind.push("who holds a lock, and which process has a lock file open".to_owned());
     }
     if !sys::process_table_is_ours() {
         blind.push("any process at all: /proc is another pid namespace's".to_owned());
@@ -272,7 +272,7 @@ fn one_home(
                 // Whoever lives without the lock has let it go.
                 match verdict {
                     Ruling::Alive(_) if state != AnchorState::Free => Observation::error(format!(
-                        "{at}{of} names {}, which lives, and is not on record as a holder here: \
+                        "{at}{of} names {}, which is alive, and not on record as a holder here: \
                          two gateways may be running",
                         opened.process(said.pid)
                     ))
@@ -281,7 +281,7 @@ fn one_home(
                         import_and_stop(opened, home, profile)
                     )),
                     Ruling::Unknown(_) if state != AnchorState::Free => Observation::unknown(
-                        format!("{at}{of} names pid {}, and what that is cannot be seen", said.pid),
+                        format!("{at}{of} names pid {}, which cannot be checked", said.pid),
                     ),
                     Ruling::Alive(_) | Ruling::Dead(_) | Ruling::Unknown(_) => Observation::info(
                         format!("{at}{of} names pid {}, which is no longer that gateway", said.pid),

@@ -83,7 +83,7 @@ pub(crate) fn parent_to_record() -> Result<sys::Pid> {
     let name = names.first().copied().unwrap_or("?");
     let what = match why {
         Why::Manages => "a session or service manager, not a gateway",
-        Why::Launches => "a launcher of other programs, which ends with this one",
+        Why::Launches => "a launcher of other programs, which ends when this command ends",
         Why::IsSubshell => "a subshell, which ends at once",
     };
     Err(Error::invalid(format!(

@@ -17,8 +17,8 @@ impl Target {
     pub(crate) fn prove(pid: sys::Pid) -> Result<Self> {
         let gone = || {
             Error::no_process(pid).with_hints(
-                "name a process that runs (`Whom::Process`)",
-                "name a process that runs, with `--pid`",
+                "name a running process (`Whom::Process`)",
+                "name a running process with `--pid`",
             )
         };
         let looks = Looks::begin();

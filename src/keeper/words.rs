@@ -165,8 +165,8 @@ impl Words {
         if self.start_time.is_some() && target.start_time != self.start_time {
             let what = format!("pid {} ended while it was being recorded", self.pid);
             return Err(Error::new(ErrorKind::NotRunning, what).with_hints(
-                "name a process that runs (`Whom::Process`)",
-                "name a process that runs with `--pid`",
+                "name a running process (`Whom::Process`)",
+                "name a running process with `--pid`",
             ));
         }
         Ok(target)

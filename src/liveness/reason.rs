@@ -85,7 +85,7 @@ reasons! {
     /// The start time is unknown, and the live process' command line is of something else.
     IdentityMismatch = "identity_mismatch", "its pid runs something else now";
     /// Its lease has run out (that lock only).
-    LeaseExpired = "lease_expired", "its lease has run out";
+    LeaseExpired = "lease_expired", "its lease has expired";
     /// It lives on another machine, in another pid namespace, or behind a foreign process
     /// table, and no anchor can be seen.
     ForeignNamespace = "foreign_namespace",
@@ -103,7 +103,7 @@ reasons! {
     /// The holder may not be signalled from here, and did not follow its marker.
     CannotSignal = "cannot_signal", "it cannot be signalled from here, and ignored the request";
     /// The holder was still there when its time was over.
-    TimedOut = "timed_out", "it has not ended in its time";
+    TimedOut = "timed_out", "it did not end in time";
     /// An older gateway acts beside the holder on record.
     OlderGateway = "older_gateway",
         "it is an older gateway, and runs next to the holder on record";

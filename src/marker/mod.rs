@@ -115,7 +115,7 @@ impl Store {
                 let Some((row, pid)) = row.and_then(|row| row.pid.map(|pid| (row, pid))) else {
                     let what = format!("instance {id} has ended, or is not of this store");
                     return Err(Error::new(ErrorKind::NotRunning, what)
-                        .with_hint("a marker is for a generation that has not ended"));
+                        .with_hint("name an instance that has not ended"));
                 };
                 let start_time = row.start_time;
                 request::write_to(tx, inner, Some(&row), pid, start_time, request)

@@ -408,7 +408,7 @@ fn real_home(directory: &Path) -> Result<PathBuf> {
         if Shortage::of(&error).is_some() || error.kind() == Io::PermissionDenied {
             return Error::io("look at", directory, error);
         }
-        Error::invalid(format!("no home directory {}: {error}", directory.display()))
+        Error::invalid(format!("cannot use the home directory {}: {error}", directory.display()))
             .at(directory)
             .with_hint("name an existing directory")
     })?;

@@ -122,7 +122,7 @@ fn as_asked(connection: &Connection, inner: &Inner, id: InstanceId, how: &End) -
         Some(_) | None => false,
     };
     if gone && !planted(Fault::GivenUpStopExplains) {
-        let given_up = format!("a {} by {} was given up", marker.name, marker.by);
+        let given_up = format!("a {} by {} was abandoned", marker.name, marker.by);
         let detail = Some(match &how.detail {
             Some(more) => format!("{given_up}; {more}"),
             None => given_up,
@@ -300,7 +300,8 @@ impl Left {
         };
         let ago =
             word.ago.map_or_else(String::new, |ago| format!(" {} before", length(millis(ago))));
-        let never = format!("it never released: {} came{ago}", sys::signal_name(*number));
+        let name = sys::signal_name(*number);
+        let never = format!("it got {name}{ago}, and did not release the office");
         // What the kernel said of it, where it said something.
         let signal = how.signal.or(Some(*number));
         let end = End { signal, by: sender.clone(), ..how.clone() };

@@ -376,7 +376,7 @@ impl fmt::Display for Holder {
             write!(f, " since {since}")?;
         }
         if self.left.is_some() {
-            return write!(f, ", which has ended, but something that it started keeps its lock");
+            return write!(f, ", which has ended, but a process that it started keeps its lock");
         }
         let certainty = if self.verdict == Verdict::Unknown { "may be alive" } else { "is alive" };
         write!(f, ", which {certainty}: {}", self.because())?;

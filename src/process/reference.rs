@@ -315,8 +315,8 @@ pub(super) fn checked(pid: u32) -> Result<Pid> {
 /// An answer that cannot be found out here, and will not be by asking again.
 pub(crate) fn cannot_tell(message: String) -> Error {
     Error::new(ErrorKind::Unsupported, message).with_hint(
-        "ask in the pid namespace of the process, with a /proc of that namespace that shows the \
-         processes of all users",
+        "run this in the pid namespace of the process, with a /proc that shows the processes of \
+         all users",
     )
 }
 

@@ -116,7 +116,7 @@ pub(crate) fn check_home(
         Some((bound, true)) if bound != home.to_string_lossy() => Err(Error::new(
             ErrorKind::ProfileBelongsTo,
             format!(
-                "profile {} belongs to the home {bound}, and this is {}",
+                "profile {} belongs to the home {bound}, not to {}",
                 office.profile,
                 home.display()
             ),
@@ -146,8 +146,8 @@ pub(crate) fn check_homes_of_both(
         Some((theirs, true)) if theirs != own.to_string_lossy() => Err(Error::new(
             ErrorKind::ProfileBelongsTo,
             format!(
-                "profile {}, whose place was to be taken, belongs to the home {theirs}, and \
-                 profile {} to {}",
+                "cannot replace profile {}: it belongs to the home {theirs}, and profile {} \
+                 belongs to {}",
                 other.profile,
                 office.profile,
                 own.display()

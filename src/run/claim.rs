@@ -163,7 +163,7 @@ impl Run {
         let until = Deadline::after(backoff.pause);
         while !until.has_passed() && !is_over()? {
             if self.claim.cancel.ends_wait() {
-                let why = "the wait for the end of a storm of starts was cancelled";
+                let why = "the wait after failed starts was cancelled";
                 return Err(Error::new(ErrorKind::Busy, why)
                     .with_hint("`Run::without_backoff` starts at once")
                     .with_retry_after(until.remaining()));

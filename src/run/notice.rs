@@ -134,9 +134,11 @@ impl fmt::Display for Notice<'_> {
             Self::Restarted { office, pid, by, before } => {
                 write!(f, "{office}: restarted the command (pid {pid}), asked for by {by}; the ")?;
                 match before {
-                    ChildEnd::Exited(code) => write!(f, "one before ended with exit code {code}"),
+                    ChildEnd::Exited(code) => {
+                        write!(f, "previous command ended with exit code {code}")
+                    }
                     ChildEnd::Signalled(signal) => {
-                        write!(f, "one before was ended by {}", signal_name(*signal))
+                        write!(f, "previous command was ended by {}", signal_name(*signal))
                     }
                 }
             }
@@ -158,11 +160,11 @@ impl fmt::Display for Notice<'_> {
             }
             Self::NotEnding { office, pid, killed_in } => write!(
                 f,
-                "{office}: the command (pid {pid}) was asked to end and has not; it is killed in \
-                 {}",
+                "{office}: the command (pid {pid}) was asked to end and has not; it will be killed \
+                 in {}",
                 length(millis(*killed_in))
             ),
-            Self::Killing => f.write_str("the stop budget is spent, killing the command"),
+            Self::Killing => f.write_str("the stop budget is over: killing the command"),
             Self::Doubt { what } => f.write_str(what),
             Self::NewStore { office, lost } => {
                 write!(f, "{lost}; {office} is claimed again in the new one")
@@ -216,8 +218,8 @@ impl Notice<'_> {
             ),
             Self::MayBeFollowed { office, command } => write!(
                 f,
-                "{office}: the command (pid {command}) ended with exit code 0, and left processes \
-                 behind"
+                "{office}: the command (pid {command}) ended with exit code 0, but left processes \
+                 running"
             ),
             Self::InOwnRun { office, pid } => write!(
                 f,

@@ -386,7 +386,7 @@ impl Run {
         }
         if self.leaves.all {
             return Err(Error::invalid(
-                "a run that follows what its command leaves behind cannot leave it alone",
+                "a run cannot follow what its command leaves behind and also leave it alone",
             )
             .with_hints(
                 "name what is to be left (`Run::leave_program`)",

@@ -131,10 +131,10 @@ fn apply(
                 format!("{} neither holds profile {profile} nor serves it", owner.office),
             )
             .with_hints(
-                "say so first (`StatusUpdate::serves`)",
+                "publish first that it serves it (`StatusUpdate::serves`)",
                 format!(
-                    "say so first: `incumbent status-set --profile {own} --kind {} --serves \
-                     {profile}`",
+                    "publish first that it serves it: `incumbent status-set --profile {own} --kind \
+                     {} --serves {profile}`",
                     owner.office.kind
                 ),
             ));

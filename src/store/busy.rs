@@ -67,19 +67,17 @@ pub(crate) fn error(file: &Path, cause: rusqlite::Error) -> Error {
     let who = match &blocker {
         Some(blocker) => format!(": its write lock is held by {}", blocker.describe()),
         // What changes hands quickly is held by nobody in the instant of the look.
-        None => {
-            ": other processes took the write lock again and again; none that is visible holds \
-                 it now"
-                .to_owned()
-        }
+        None => ": other processes kept taking the write lock; no visible process holds it now"
+            .to_owned(),
     };
     let hint = match &blocker {
         Some(Blocker { pid, state: ProcessState::Stopped, .. }) => {
             format!("continue it (`kill -CONT {pid}`) or end it, then try again")
         }
-        Some(_) => "try again; if it stays, look at what that process does".to_owned(),
+        Some(_) => "try again; if it stays busy, check what that process does".to_owned(),
         None => {
-            "try again; if it stays, look for a process in another container that uses the store"
+            "try again; if it stays busy, look for a process in another container that uses the \
+             store"
                 .to_owned()
         }
     };

@@ -102,7 +102,8 @@ impl Inner {
                     Error::new(ErrorKind::CannotRead, format!("{what}: {error}"))
                         .at(file)
                         .with_hint(
-                            "ask as its owner, or look at the modes of the file and its directory",
+                            "run this as its owner, or check the modes of the file and its \
+                             directory",
                         )
                 };
                 location::unreadable(&self.location).unwrap_or_else(cannot_open).caused_by(error)

@@ -109,8 +109,8 @@ pub(super) fn being_recovered(path: &Path) -> Error {
     Error::new(ErrorKind::Busy, format!("the store {} is being recovered", path.display()))
         .at(path)
         .with_hint(
-            "try again in a moment; if it stays like this, the recovery was interrupted: \
-             `incumbent doctor --fix` goes on with it",
+            "try again in a moment; if that does not help, the recovery was interrupted: \
+             `incumbent doctor --fix` continues it",
         )
         .with_retry_after(Duration::from_secs(1))
 }
@@ -177,7 +177,7 @@ fn check_lengths(directory: &Path, name: &OsStr) -> Result<()> {
     let too_long = |what: &str, length: usize, limit: usize, why: &str| {
         let file = directory.join(name);
         let message =
-            format!("{what} of {} is too long: {length} bytes, and {why} {limit}", file.display());
+            format!("{what} of {} is too long: {length} bytes; {why} {limit}", file.display());
         Err(Error::new(ErrorKind::Filesystem, message).at(file).with_flag_hint(
             "name a shorter path",
             "--db PATH",
@@ -186,15 +186,15 @@ fn check_lengths(directory: &Path, name: &OsStr) -> Result<()> {
     };
     let with_suffix = name.len() + LONGEST_SUFFIX.len();
     if with_suffix > NAME_LENGTH_MAX {
-        let why = format!("with {LONGEST_SUFFIX} it may have");
+        let why = format!("the limit, with {LONGEST_SUFFIX}, is");
         return too_long("the name", name.len(), NAME_LENGTH_MAX, &why);
     }
     if let Some(long) = directory.iter().find(|it| it.len() > NAME_LENGTH_MAX) {
-        return too_long("a directory", long.len(), NAME_LENGTH_MAX, "its name may have");
+        return too_long("a directory", long.len(), NAME_LENGTH_MAX, "the limit of a name is");
     }
     let length = directory.as_os_str().len() + 1 + name.len();
     if length > PATH_LENGTH_MAX {
-        return too_long("the path", length, PATH_LENGTH_MAX, "SQLite opens at most");
+        return too_long("the path", length, PATH_LENGTH_MAX, "the limit of SQLite is");
     }
     Ok(())
 }
@@ -237,7 +237,7 @@ pub(crate) fn cannot_look(path: &Path, error: std::io::Error) -> Error {
     }
     Error::new(ErrorKind::CannotRead, format!("cannot look at {}: {error}", path.display()))
         .at(path)
-        .with_hint(format!("let {} read it, or ask as its owner", me()))
+        .with_hint(format!("let {} read it, or run this as its owner", me()))
         .caused_by(error)
 }
 
@@ -337,7 +337,7 @@ pub(crate) fn unwritable(location: &Location) -> Option<Error> {
         let what = "it is mounted read-only: mount it for writing, or name another place";
         error.with_flag_hint(what, "--db", "")
     } else {
-        error.with_hint(format!("run as its owner, or as its owner `chmod u+w {}`", quoted(&path)))
+        error.with_hint(format!("run this, or `chmod u+w {}`, as its owner", quoted(&path)))
     })
 }
 
@@ -348,9 +348,12 @@ pub(super) fn unreadable(location: &Location) -> Option<Error> {
     let hint = match sys::file_facts(&location.directory).ok()?.owner {
         // What somebody else made beside the store.
         Some(owner) if Some(owner) == sys::effective_uid() && owner != 0 => {
-            format!("as root `chown {owner} {0}`, or as its owner `chmod u+r {0}`", quoted(&path))
+            format!(
+                "run `chown {owner} {0}` as root, or `chmod u+r {0}` as its owner",
+                quoted(&path)
+            )
         }
-        Some(_) | None => "ask as its owner, or look at its mode and owner".to_owned(),
+        Some(_) | None => "run this as its owner, or check its mode and owner".to_owned(),
     };
     Some(refused(&path, ErrorKind::CannotRead, "read")?.with_hint(hint))
 }
@@ -408,7 +411,8 @@ pub(crate) fn check_filesystem(
     match filesystem.class {
         FilesystemClass::Local => Ok(()),
         FilesystemClass::Remote => Err(refuse(
-            "locks and shared memory do not reach across machines, so two owners could meet",
+            "locks and shared memory do not reach across machines, so two gateways could hold one \
+             office",
         )),
         FilesystemClass::UserSpace if self_test == SelfTest::Skip => Ok(()),
         FilesystemClass::UserSpace => match sys::lock_self_test(directory) {

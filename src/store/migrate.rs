@@ -250,8 +250,8 @@ pub(super) fn check_min_writer(min_writer: i64) -> Result<()> {
     Err(Error::new(
         ErrorKind::TooNew,
         format!(
-            "a newer incumbent closed this store to writers older than schema version \
-             {min_writer}; this program writes version {SCHEMA_VERSION}"
+            "this program is too old to write to the store: it writes schema version \
+             {SCHEMA_VERSION}, and a newer incumbent requires version {min_writer}"
         ),
     )
     .with_hint("upgrade this program; it can still read the store"))

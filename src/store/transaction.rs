@@ -168,8 +168,8 @@ impl<'a> Tx<'a> {
         Err(Error::new(
             ErrorKind::TooOld,
             format!(
-                "the store has schema version {schema_version}, this program writes version \
-                 {SCHEMA_VERSION}"
+                "the store is too old for this: it has schema version {schema_version}, and this \
+                 program writes version {SCHEMA_VERSION}"
             ),
         )
         .with_hint(
@@ -220,8 +220,8 @@ impl<'a> Tx<'a> {
                 format!("the store has used up its fences: the last one is {}", self.last_id.get()),
             )
             .with_hint(
-                "stop everybody who uses the store and move its files away; the next start makes a \
-                 new one, whose fences are lower",
+                "stop every gateway that uses the store, and move its files away; the next start \
+                 makes a new one, whose fences are lower",
             ));
         }
         self.last_id.set(id);

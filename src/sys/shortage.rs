@@ -75,7 +75,7 @@ impl Shortage {
     pub fn hint(self) -> &'static str {
         match self.errno {
             libc::EMFILE => {
-                "raise this process' limit on open files (RLIMIT_NOFILE: `ulimit -n`, \
+                "raise this process's limit on open files (RLIMIT_NOFILE: `ulimit -n`, \
                  `LimitNOFILE=`)"
             }
             libc::ENFILE => "the whole machine has too many open files: look at `fs.file-max`",

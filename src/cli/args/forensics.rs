@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Forensics {
-    /// Show who asks a process to end, as its own signal handler would
+    /// Show what a signal handler would see: who sent the signal, and the state of the process
     Snapshot(ForensicsSnapshot),
     /// Check whether systemd gives a gateway enough time to stop
     Systemd(ForensicsSystemd),
-    /// Start a slow look at the whole machine in its own process, and print its pid
+    /// Start a detailed diagnostic of the machine in its own process, and print its pid
     Diagnose(ForensicsDiagnose),
 }
 
@@ -25,8 +25,8 @@ pub(crate) struct ForensicsSnapshot {
 
 #[derive(Debug, Args)]
 pub(crate) struct ForensicsSystemd {
-    /// How long the gateway lets its work finish when it is asked to end [default: what the
-    /// office's holder published]
+    /// How long the gateway drains its work before it stops [default: what the office's holder
+    /// published]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
     pub(crate) drain: Option<Duration>,
     /// The unit [default: that of this process, else that of the office's holder]

@@ -168,7 +168,7 @@ pub(crate) struct Unlock {
     /// The identity's hash, as `incumbent locks` shows it
     #[arg(long, value_name = "H")]
     pub(crate) hash: Option<OsString>,
-    /// Every lock whose holder is dead: a sweep before a start
+    /// Remove every lock whose holder is dead
     #[arg(long, conflicts_with_all = ["scope", "identity", "identity_env", "hash", "force"])]
     pub(crate) stale: bool,
     /// Even if the holder is alive or unknown; no signal is sent

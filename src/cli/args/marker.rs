@@ -13,9 +13,9 @@ pub(crate) enum Marker {
     Write(MarkerWrite),
     /// Show the marker that is open for a process, and leave it open
     Peek(MarkerRead),
-    /// Show the marker that is open for a process, and close it; one consumer gets it
+    /// Show the marker that is open for a process, and close it; only one consumer gets it
     Consume(MarkerRead),
-    /// Close the markers of this name, read or not, also if the process has ended
+    /// Close the markers of this name, read or unread, even if the process has ended
     Clear(MarkerClear),
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct MarkerWrite {
     #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: u32,
     /// How long it lives, at most 30 days [default: 60s; takeover, planned_stop and restart: the
-    /// stop budget of the process and 75s]
+    /// stop budget of the process plus 75s]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
     pub(crate) ttl: Option<Duration>,
     /// Why; shown with the marker

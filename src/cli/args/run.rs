@@ -34,7 +34,8 @@ pub(crate) struct Run {
         value_parser = values::parse_wait
     )]
     pub(crate) wait: Option<Wait>,
-    /// Take the office over from a live holder: ask it to end, give it its time, then kill it
+    /// Take the office over from a live holder: ask it to stop, wait for its stop budget, then
+    /// kill it
     #[arg(long)]
     pub(crate) replace: bool,
     /// Also replace a holder that took over from this supervisor (for use by hand)
@@ -65,8 +66,8 @@ pub(crate) struct Run {
         ]
     )]
     pub(crate) exec: bool,
-    /// Stay with what CMD leaves behind, for as long as any of it runs: a server that executes
-    /// itself again (SIGUSR2), a start script that leaves a daemon
+    /// Keep the office while anything that CMD leaves behind runs: a server that re-executes itself
+    /// (SIGUSR2), a start script that leaves a daemon
     #[arg(long)]
     pub(crate) follow: bool,
     /// Do not end what CMD leaves behind; with =NAME only that program, also with --follow
@@ -122,7 +123,7 @@ pub(crate) struct Run {
     /// and in INCUMBENT_END_*; nothing waits for it
     #[arg(long, value_name = "LINE")]
     pub(crate) on_end: Option<OsString>,
-    /// Restart CMD when it is unresponsive: a promised heartbeat is overdue [=DUR: by this much]
+    /// Restart CMD when its promised heartbeat is overdue [=DUR: by this much]
     #[arg(
         long,
         value_name = "DUR",
@@ -159,10 +160,10 @@ impl Run {
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Stop {
-    /// How long to wait [default: as long as the holder said it may take]
+    /// How long to wait [default: the holder's stop budget]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Kill it after that
+    /// Kill it if it is still running after that
     #[arg(long)]
     pub(crate) force: bool,
     /// Also set the profile to stay stopped (see `desired`)
@@ -181,7 +182,7 @@ pub(crate) struct Stop {
 
 #[derive(Debug, Args)]
 pub(crate) struct Restart {
-    /// How long to wait [default: as long as the holder said it may take to stop, and 15s]
+    /// How long to wait [default: the holder's stop budget plus 15s]
     #[arg(long, value_name = "DUR", value_parser = values::parse_duration)]
     pub(crate) timeout: Option<Duration>,
     /// Every office of the store that is held, or those of --profile and --kind, at the same time

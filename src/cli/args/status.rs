@@ -20,14 +20,14 @@ pub(crate) struct Status {
     /// Exit with 1 if it runs but is not ready: starting, draining, degraded, unresponsive, frozen
     #[arg(long, conflicts_with_all = ["all", "metrics"])]
     pub(crate) ready: bool,
-    /// The office that this process holds, itself, as the command of a `run`, or below one of these
+    /// The office of this process: it, its `run` or one of its parents holds it
     #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = values::parse_pid)]
     pub(crate) pid: Option<u32>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// Wait until it says this state instead: running, stopped, or a word of its own
+    /// Wait until it reports this state instead: running, stopped, or a word of its own
     #[arg(long, value_name = "S")]
     pub(crate) state: Option<String>,
     /// How long to wait [default: without limit]
@@ -55,7 +55,7 @@ pub(crate) struct StatusSet {
     /// Any other data; stored in clear, never a secret
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     pub(crate) extra: Option<String>,
-    /// A sign of life; with =DUR it promises the next one within that time, and a gateway that
+    /// Send a heartbeat; with =DUR also promise the next one within that time: a gateway that
     /// misses it is shown as unresponsive
     #[arg(
         long,

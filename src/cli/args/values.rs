@@ -36,14 +36,14 @@ pub(super) fn parse_start_type(text: &str) -> Result<StartType, String> {
     match text {
         "simple" => Ok(StartType::Simple),
         "notify" => Ok(StartType::Notify),
-        _ => Err("it is `simple` or `notify`".to_owned()),
+        _ => Err("use `simple` or `notify`".to_owned()),
     }
 }
 
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     match span::parse(text) {
         Ok(Span::Finite(duration)) => Ok(duration),
-        Ok(Span::Infinite) => Err("it has to end".to_owned()),
+        Ok(Span::Infinite) => Err("it must be finite".to_owned()),
         Err(error) => Err(explain(&error)),
     }
 }
@@ -67,7 +67,7 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "1" => Ok(true),
         "false" | "no" | "0" => Ok(false),
-        _ => Err("it is `true` or `false`".to_owned()),
+        _ => Err("use `true` or `false`".to_owned()),
     }
 }
 
@@ -110,7 +110,7 @@ pub(super) fn parse_event(name: &str) -> Result<String, String> {
 /// How many: none is no question.
 pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("name at least 1; without the option all are shown".to_owned()),
+        Ok(0) => Err("use at least 1; without the option all are shown".to_owned()),
         Ok(count) => Ok(count),
         Err(error) => Err(error.to_string()),
     }
@@ -168,7 +168,7 @@ pub(super) fn parse_moment(text: &str) -> Result<i64, String> {
 
 pub(super) fn parse_exit_code(text: &str) -> Result<(ExitCause, ExitRule), String> {
     let Some((cause, code)) = text.split_once('=') else {
-        return Err("it has the form CAUSE=CODE".to_owned());
+        return Err("use the form CAUSE=CODE".to_owned());
     };
     let cause: ExitCause = cause.parse().map_err(|error| explain(&error))?;
     if code == "own" {
@@ -233,5 +233,5 @@ pub(super) fn parse_pid(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn parse_signal(word: &str) -> Result<i32, String> {
-    sys::signal_number(word).ok_or_else(|| "name one as 15, TERM or SIGTERM".to_owned())
+    sys::signal_number(word).ok_or_else(|| "use a number or a name: 15, TERM or SIGTERM".to_owned())
 }

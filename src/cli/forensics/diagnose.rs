@@ -25,8 +25,9 @@ pub(crate) fn diagnose(global: &Global, arguments: &args::ForensicsDiagnose) -> 
         Err(error) if error.kind() == ErrorKind::Unsupported => (None, Some(error.to_string())),
         Err(error) => return Err(error),
     };
-    let complaint =
-        reason.as_ref().map(|reason| Complaint::new(format!("nothing is done: {reason}")));
+    let complaint = reason
+        .as_ref()
+        .map(|reason| Complaint::new(format!("no diagnostic was started: {reason}")));
     let text = pid.map_or_else(String::new, |pid| format!("{pid}\n"));
     let mut document = json!({
         "pid": pid,
@@ -48,7 +49,7 @@ fn subject(global: &Global, named: Option<u32>) -> Result<u32> {
     };
     let parent = || sys::process_facts(std::process::id()).parent;
     named.or_else(run).or_else(parent).ok_or_else(|| {
-        Error::invalid("there is no parent process to look at: it is outside of this namespace")
+        Error::invalid("the parent process is outside of this pid namespace")
             .with_hint("name the process with `--pid PID`")
     })
 }

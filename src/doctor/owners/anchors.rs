@@ -127,12 +127,12 @@ impl Holders {
 
 fn end_them(pids: &[Pid]) -> String {
     if pids.is_empty() {
-        return "ask as root, or where that process runs".to_owned();
+        return "run this as root, or where that process runs".to_owned();
     }
     let words = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     format!(
-        "look at what it does, and end it: `kill {words}`, or `kill -KILL {words}` where that \
-             does nothing"
+        "check what it does, and end it: `kill {words}`, or `kill -KILL {words}` if that does \
+         nothing"
     )
 }
 
@@ -176,7 +176,7 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
         }
         let (who, pids) = holders.of(opened, anchor);
         let text = format!(
-            "{} was held by {}, which is gone ({}); its anchor is still held by {who}",
+            "{} was held by {}, which is gone ({}), but {who} still holds its lock file",
             owner.name(),
             owner.pid(),
             owner.judged.ruling.reason()
@@ -191,8 +191,8 @@ pub(super) fn leaked_anchors(opened: &Opened) -> Result<Vec<Observation>> {
         let (who, pids) = holders.of(opened, &file.name);
         seen.push(
             Observation::warning(format!(
-                "{how}, and its anchor is still held by {who}: a child of it, or itself, may \
-                 still be at work"
+                "{how}, but {who} still holds its lock file: the gateway, or a child of it, may \
+                 still be running"
             ))
             .remedy(end_them(&pids)),
         );
@@ -248,11 +248,11 @@ pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Observation>> {
         seen.push(
             Observation::info(format!(
                 "{} that nobody holds any more: {}",
-                counted(free.len(), "anchor", "anchors"),
+                counted(free.len(), "lock file", "lock files"),
                 listed(&free, 2, |file| file.name.clone())
             ))
             .remedy(format!(
-                "no action needed: the next start collects them, and so does {}",
+                "no action needed: the next start deletes them, and so does {}",
                 opened.scene.command("doctor --fix")
             )),
         );
@@ -264,12 +264,12 @@ pub(super) fn orphan_anchors(opened: &Opened) -> Result<Vec<Observation>> {
 /// acts.
 fn orphan(opened: &Opened, file: &AnchorFile, holders: &Holders) -> Result<Observation> {
     let (who, pids) = holders.of(opened, &file.name);
-    let maker = file.maker.map_or_else(String::new, |pid| {
-        format!(", and was made by pid {pid} of its own pid namespace")
-    });
+    let maker = file
+        .maker
+        .map_or_else(String::new, |pid| format!(" (made by pid {pid} of its own pid namespace)"));
     let text = format!(
-        "the anchor {} is held by {who}{maker}; no row names it, so its owner has lost its \
-         store, and every claim is refused",
+        "{who} holds the lock file {}{maker}, which is not on record: its store was deleted or \
+         replaced, so every claim is refused",
         file.name
     );
     Ok(Observation::error(text).remedy(way_out(opened, &pids)?))
@@ -304,7 +304,7 @@ fn lost_anchor(opened: &Opened, lost: &LostOwner) -> Result<Observation> {
         None => "deleted together with its store".to_owned(),
     };
     let text = format!(
-        "the anchor {} was {fate} and is still held by {}; its owner may be at work, so every \
+        "the lock file {} was {fate}, and {} still holds it: a gateway may be running, so every \
          claim is refused",
         lost.anchor.name,
         opened.processes(&pids)
@@ -334,7 +334,7 @@ fn made_again_by(opened: &Opened, owner: &JudgedOwner) -> String {
     let is_stopped = owner.judged.evidence.process_state == RunState::Stopped;
     match (owner.pid_here().filter(|_| is_stopped), owner.record.office()) {
         (Some(pid), _) => {
-            format!("`kill -CONT {pid}` lets it go on, and it makes its anchor again")
+            format!("`kill -CONT {pid}` continues it, and it makes its lock file again")
         }
         (None, Some(office)) => {
             format!("stop it ({}), and start it again", opened.scene.command(&office.verb("stop")))
@@ -355,19 +355,19 @@ pub(super) fn missing_anchors(opened: &Opened) -> Result<Vec<Observation>> {
         match owner.judged.evidence.anchor {
             AnchorState::Missing => stays_missing(opened, file, made_again).then(|| {
                 Observation::warning(format!(
-                    "{held}, whose anchor {file} is gone from {}: only its pid and start time show \
-                     that it is alive",
+                    "{held}, whose lock file {file} is gone from {}: only its pid and start time \
+                     show that it is alive",
                     anchors.display()
                 ))
                 .remedy(made_again_by(opened, owner))
             }),
             AnchorState::Unreadable => Some(
-                Observation::unknown(format!("{held}, whose anchor {file} cannot be looked at"))
-                    .remedy(format!("look at the modes of {}", quoted(anchors))),
+                Observation::unknown(format!("{held}, whose lock file {file} cannot be read"))
+                    .remedy(format!("check the modes of {}", quoted(anchors))),
             ),
             AnchorState::None => Some(Observation::info(format!(
-                "{held} without an anchor (`--no-keeper`): only its pid and start time show that \
-                 it is alive"
+                "{held} without a lock file (`--no-keeper`): only its pid and start time show \
+                 that it is alive"
             ))),
             AnchorState::Held | AnchorState::Free => None,
         }

@@ -50,15 +50,17 @@ pub(super) fn outside_supervisor(opened: &Opened) -> Result<Vec<Observation>> {
             seen.extend(waiting_services(&waiting, owner).into_iter().map(
                 |(service, since_ms)| {
                     let since = rfc3339(since_ms).unwrap_or_else(|| "an unknown time".to_owned());
-                    Observation::warning(format!("{held}; {service} waits for it since {since}"))
-                        .remedy(format!("{stop}: then the service starts it"))
+                    Observation::warning(format!(
+                        "{held}; {service} has been waiting for it since {since}"
+                    ))
+                    .remedy(format!("{stop}: then the service starts it"))
                 },
             ));
             let refused = refused_services(opened, owner)?;
             seen.extend(refused.into_iter().map(|(service, count, last_at_ms)| {
                 let last = rfc3339(last_at_ms).unwrap_or_else(|| "an unknown time".to_owned());
                 let text = format!(
-                    "{held}; {service} was refused it {}, the last time at {last}",
+                    "{held}; {service} was refused {}, the last time at {last}",
                     counted(usize::try_from(count).unwrap_or(usize::MAX), "time", "times"),
                 );
                 // A service that was switched off since does not try any more.
@@ -132,7 +134,7 @@ pub(super) fn stop_budgets(opened: &Opened) -> Result<Vec<Observation>> {
     let units: Vec<_> = units.iter().take(UNITS_MAX).collect();
     let mut seen = ask_at_once(&units);
     if left_out > 0 {
-        seen.push(Observation::unknown(format!("{left_out} more units were not asked about")));
+        seen.push(Observation::unknown(format!("{left_out} more units were not checked")));
     }
     Ok(seen)
 }

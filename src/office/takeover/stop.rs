@@ -351,7 +351,7 @@ fn refuse_ourselves(
     let holds_itself = !record.is_pid && !record.is_run;
     if record.pid == Some(inner.observer().pid) && seen.is_here() && holds_itself {
         return Err(Error::invalid(format!("{office} is held by this very process"))
-            .with_hint("release the tenure instead"));
+            .with_hint("release the `Tenure` instead"));
     }
     Ok(())
 }
@@ -417,7 +417,7 @@ fn finish(
             let (instance, pid) = (record.id, record.pid);
             return StopOutcome::Ended { instance, pid, killed, still_runs };
         }
-        Pursued::TimedOut => (Reason::TimedOut, "it has not ended in its time".to_owned()),
+        Pursued::TimedOut => (Reason::TimedOut, "it did not end in time".to_owned()),
         Pursued::Cancelled => (Reason::TimedOut, "the wait was cancelled".to_owned()),
         Pursued::CannotSignal(Unproven::Ancestor) => {
             is_our_ancestor = true;

@@ -108,7 +108,9 @@ impl Import<'_> {
                 Some(holder) if holder.pid == pid => return Ok((finding, Some(holder.id))),
                 Some(holder) => {
                     let who = holder.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
-                    let why = format!("and pid {who} holds it here: two use it; end one of them");
+                    let why = format!(
+                        "but pid {who} holds it here: two processes use it; stop one of them"
+                    );
                     return Ok((finding.conflict(why), None));
                 }
                 None => {

@@ -448,5 +448,5 @@ impl Import<'_> {
 
 fn two_owners(office: &Office, live: &Record) -> String {
     let holder = live.pid.map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"));
-    format!("and {holder} holds {office}: two act for it; end one of them")
+    format!("but {holder} holds {office}: two gateways are running; stop one of them")
 }

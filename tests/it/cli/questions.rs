@@ -64,7 +64,7 @@ fn the_history_of_a_time() {
         assert_eq!(found, expected, "{words:?}");
     }
     let text = sandbox.cli(["history", "--since", "now"]).assert_code(0).out;
-    assert_eq!(text, "nothing of that is on record\n");
+    assert_eq!(text, "nothing on record matches\n");
     for time in ["soon", "2024-13-01", "25:00", ""] {
         sandbox.cli(["history", "--since", time]).assert_code(2).assert_complains(&["time"]);
     }
@@ -226,19 +226,19 @@ fn sql_is_taken_as_it_is_pasted() {
     sql_from(&sandbox, &["-"], "").assert_code(2);
 }
 
-/// Symptom: whatever was wrong, "ask one SELECT" was the advice; a place counted from the
+/// Symptom: whatever was wrong, "use one SELECT" was the advice; a place counted from the
 /// statement, and what had been answered before was not told.
 #[test]
 fn wrong_sql_is_told_with_its_place_and_what_helps() {
     let sandbox = Sandbox::new();
     sandbox.cli(START).assert_code(0);
     for (query, words) in [
-        ("SELECT 1,\n  FROM gateways", ["at line 2, column 3", "look at the SQL there"]),
+        ("SELECT 1,\n  FROM gateways", ["at line 2, column 3", "check the SQL there"]),
         ("SELECT datum(1)", ["no such function: datum", "pragma_function_list"]),
         (".tables", ["only the program sqlite3", "sqlite3 -readonly \"$(incumbent"]),
         (".schema instances", ["only the program sqlite3", "sqlite_schema"]),
         ("WITH x AS (SELECT 1 AS a) SELECT b FROM x", ["no such column: b", "the query itself"]),
-        ("DELETE FROM events", ["would write", "ask one SELECT"]),
+        ("DELETE FROM events", ["would write", "use one SELECT"]),
     ] {
         sandbox.cli(["sql", query]).assert_code(2).assert_complains(&words);
     }

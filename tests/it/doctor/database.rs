@@ -65,7 +65,7 @@ fn the_schema_is_compared_with_the_tables() {
     sandbox.doctor().assert("schema", "info", &["version 99", "newer"]);
     sandbox.doctor().assert_only(&[]);
     sandbox.batch("UPDATE meta SET value = 99 WHERE key = 'min_writer'");
-    sandbox.doctor().assert("schema", "error", &["closed it to writers"]);
+    sandbox.doctor().assert("schema", "error", &["too new for this program"]);
     // A bit of the number is flipped: a migration would fail at the first table.
     sandbox.batch("UPDATE meta SET value = 1 WHERE key = 'min_writer'; PRAGMA user_version = 4");
     let diagnosis = sandbox.doctor();
@@ -201,7 +201,7 @@ fn times_of_the_future_are_named() {
     let sandbox = Sandbox::new();
     sandbox.used();
     sandbox.forge("UPDATE instances SET started_at_ms = started_at_ms + 3600000");
-    sandbox.doctor().assert("clock", "info", &["1 incarnations", "from the future"]);
+    sandbox.doctor().assert("clock", "info", &["1 holder", "in the future"]);
     sandbox.forge("UPDATE instances SET started_at_ms = started_at_ms - 3600000");
     sandbox.doctor().assert_silent("clock");
     sandbox.forge("UPDATE meta SET value = value + 86400000000 WHERE key = 'last_id'");

@@ -55,6 +55,29 @@ pub const CHECKS: [&str; 31] = [
     "write_lock",
 ];
 
+/// The severities that this check can have, by `docs/doctor.md`. Of each there is an example in
+/// `tests/fixtures/messages.txt` (`tests/it/messages/doctor.rs`).
+pub fn severities_of(id: &str) -> Vec<String> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctor.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let row = page.lines().find(|line| line.starts_with(&format!("| `{id}` |"))).unwrap();
+    let severities = row.split('|').nth(3).unwrap();
+    severities.split(',').map(|it| it.trim().to_owned()).collect()
+}
+
+/// Asserts that a finding has a severity that it can have. Where a look fails, each is unknown.
+#[track_caller]
+fn assert_documented(finding: &Value) {
+    let word = |key: &str| finding[key].as_str().unwrap_or_default();
+    let (id, severity) = (word("id"), word("severity"));
+    let is_failed_look =
+        severity == "unknown" && word("evidence").starts_with("cannot be looked at");
+    assert!(
+        severity == "ok" || is_failed_look || severities_of(id).iter().any(|it| it == severity),
+        "docs/doctor.md does not say that {id} can be {severity}: {finding:#}"
+    );
+}
+
 /// What a doctor said.
 #[derive(Debug)]
 struct Diagnosis {
@@ -66,6 +89,9 @@ impl Diagnosis {
     fn of(answer: &Answer) -> Self {
         let document = answer.json();
         let findings = document.as_array().unwrap_or_else(|| panic!("no array: {document:#}"));
+        for finding in findings {
+            assert_documented(finding);
+        }
         Self { code: answer.code(), findings: findings.clone() }
     }
 

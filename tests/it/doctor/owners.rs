@@ -93,7 +93,11 @@ fn who_holds_the_anchor_of_a_dead_owner_is_named() {
     parent.kill();
     let pid = format!("pid {child}");
     let diagnosis = sandbox.doctor();
-    diagnosis.assert("leaked_anchors", "warning", &["no_such_process", "still held by", &pid]);
+    diagnosis.assert(
+        "leaked_anchors",
+        "warning",
+        &["no_such_process", "still holds its lock file", &pid],
+    );
     diagnosis.assert_only(&["leaked_anchors"]);
     let fixed = sandbox.doctor_with(&["--fix"]);
     assert_eq!(fixed.code, 1, "it is not ended by a repair: {fixed:#?}");
@@ -271,7 +275,7 @@ fn an_owner_that_its_supervisor_does_not_know_is_named() {
     sandbox.doctor().assert_silent("outside_supervisor");
     sandbox.forge("UPDATE instances SET supervisor = 'launchd:gw.label' WHERE kind IS NULL");
     let diagnosis = sandbox.doctor();
-    let words = ["no supervisor started", "launchd:gw.label waits for it since"];
+    let words = ["no supervisor started", "launchd:gw.label has been waiting for it since"];
     let finding = diagnosis.assert("outside_supervisor", "warning", &words);
     sandbox.try_remedy(finding, "incumbent stop").assert_code(0);
     drop((run, waiter));

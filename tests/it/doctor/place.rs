@@ -16,13 +16,13 @@ fn without_a_store_there_is_nothing_to_repair() {
     for arguments in [&[][..], &["--fix"][..], &["--fix", "--dry-run"][..]] {
         let diagnosis = sandbox.doctor_with(arguments);
         diagnosis.assert_only(&[]);
-        diagnosis.assert("path", "info", &["there is no store", "by INCUMBENT_DB"]);
+        diagnosis.assert("path", "info", &["there is no store", "from INCUMBENT_DB"]);
         assert!(diagnosis.about("schema").is_empty() && diagnosis.about("modes").is_empty());
         diagnosis.assert_silent("free_space");
         assert!(!sandbox.file("store").exists(), "{arguments:?} made a store");
     }
     let given = sandbox.json(["--db", "elsewhere/a.db", "doctor"]).1;
-    assert!(given[0]["evidence"].as_str().unwrap().contains("as it was asked for"), "{given:#}");
+    assert!(given[0]["evidence"].as_str().unwrap().contains("from `--db`"), "{given:#}");
     let mut unsaid = sandbox.doctor_command(&[]);
     unsaid.env_remove("INCUMBENT_DB");
     Diagnosis::of(&Process::start(unsaid).finish(LIMIT)).assert("path", "info", &["the default"]);
@@ -146,7 +146,7 @@ fn files_of_another_user_or_that_cannot_be_written_are_named() {
     // Not to be read either: the store is there, and cannot be asked.
     set_mode(&theirs.db(), 0o000);
     let diagnosis = Diagnosis::of(&ask(&["--json", "doctor"]));
-    let open = diagnosis.assert("open", "error", &["cannot be asked"]);
+    let open = diagnosis.assert("open", "error", &["cannot be read"]);
     assert!(open["remedy"].as_str().unwrap().contains("owner"), "{open:#}");
     assert!(diagnosis.about("schema").is_empty(), "{diagnosis:#?}");
     let fixed = Diagnosis::of(&ask(&["--json", "doctor", "--fix"]));

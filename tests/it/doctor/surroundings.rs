@@ -23,7 +23,7 @@ fn files_of_an_older_program_that_say_something_else_are_named() {
     let write = |name: &str, text: &str| std::fs::write(home.join(name), text).unwrap();
     let live = format!("{{\"pid\": {}, \"start_time\": {start_time}}}", other.pid());
     for (pid_file, severity, words) in [
-        (live.as_str(), "error", "which lives"),
+        (live.as_str(), "error", "which is alive"),
         (&format!("{{\"pid\": {}, \"start_time\": 7}}", other.pid()), "info", "no longer that"),
         (&format!("{{\"pid\": {}, \"start_time\": {of_run}}}", run.pid()), "ok", ""),
         ("4194305", "info", "pid 4194305"),

@@ -54,7 +54,7 @@ fn a_linked_gateway_that_is_killed_after_a_signal_was_ended_by_its_sender() {
         told.assert("signalled", Some(&us()), None, Some(2));
         assert_eq!(
             story_without_times(&told.detail()),
-            "it never released: SIGINT came N units before"
+            "it got SIGINT N units before, and did not release the office"
         );
         told.assert_story("SIGINT from BY ended it (DETAIL) [signalled]");
     }
@@ -143,7 +143,7 @@ fn a_run_that_is_killed_is_told_by_its_last_signal() {
         told.assert("signalled", Some(&us()), None, Some(15));
         assert_eq!(
             story_without_times(&told.detail()),
-            "it never released: SIGTERM came N units before"
+            "it got SIGTERM N units before, and did not release the office"
         );
     }
 }
@@ -244,7 +244,7 @@ fn a_script_is_told_by_what_its_trap_left() {
         let name = if signal == 9 { "SIGKILL" } else { "SIGTERM" };
         assert!([9, 15].contains(&signal), "{told:#?}");
         let detail = story_without_times(&told.detail());
-        assert!(detail.contains("; it never released: SIGTERM came N units before"), "{told:#?}");
+        assert!(detail.contains("; it got SIGTERM N units before, and did not"), "{told:#?}");
         assert!(told.story().starts_with(&format!("{name} ended it (")), "{told:#?}");
     }
 }

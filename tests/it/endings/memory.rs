@@ -233,7 +233,7 @@ fn a_takeover_that_was_given_up_hides_no_want_of_memory() {
     std::fs::write(&log, "").unwrap();
     let told = sandbox.end_told(Some(&log), 0);
     assert_ne!(told.end["end_reason"], "taken_over", "{told:#?}");
-    told.assert_detail(&["a takeover by pid ", " was given up"]);
+    told.assert_detail(&["a takeover by pid ", " was abandoned"]);
     std::fs::write(&log, log_line(log_now_us(), pid)).unwrap();
     sandbox.end_told(Some(&log), 0).assert("oom_suspected", None, None, None);
 }

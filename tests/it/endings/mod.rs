@@ -30,7 +30,7 @@ fn story_without_times(text: &str) -> String {
         |part: &&str| !part.starts_with("found ") && *part != "the next claim will record it";
     let text = text.split("; ").filter(is_kept).collect::<Vec<_>>().join("; ");
     let words: Vec<&str> = text.split(' ').collect();
-    let is_number = |word: &str| word.parse::<u64>().is_ok();
+    let is_number = |word: &str| word.parse::<f64>().is_ok();
     let is_unit =
         |word: &str| matches!(word.trim_end_matches([';', ',']), "ms" | "s" | "min" | "h" | "days");
     let mut kept = Vec::new();

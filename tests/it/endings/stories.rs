@@ -13,7 +13,7 @@ use crate::support::{
 fn without_lengths(line: &str) -> String {
     let mut words: Vec<&str> = line.split(' ').collect();
     for at in 2..words.len() {
-        let is_length = words[at - 2].trim_start_matches('(').parse::<u64>().is_ok();
+        let is_length = words[at - 2].trim_start_matches('(').parse::<f64>().is_ok();
         if words[at].starts_with("ago") && is_length {
             (words[at - 2], words[at - 1]) = ("N", "units");
         }

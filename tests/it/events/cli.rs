@@ -147,7 +147,10 @@ fn a_follower_waits_for_its_store_and_goes_on_with_the_next_one() {
         assert_eq!(next(&mut follower)["pid"], party.pid(), "round {round}");
         if round == 0 {
             let said = follower.err_line();
-            assert!(said.contains("the store was replaced, going on with the new one"), "{said:?}");
+            assert!(
+                said.contains("the store was replaced; continuing with the new one"),
+                "{said:?}"
+            );
         }
         assert_eq!(ask(&mut party, "state running"), "done");
         assert_eq!(next(&mut follower)["event"], "status_changed");

@@ -150,7 +150,7 @@ fn what_began_before_the_clock_was_set_is_not_decades_old() {
         assert!(!answer.out.contains("days"), "{verb:?}: {answer:#?}");
     }
     let answer = ahead(&["status"]).finish(LIMIT).assert_code(0);
-    assert!(answer.out.contains(", since ") && !answer.out.contains("days"), "{answer:#?}");
+    assert!(answer.out.contains(", for ") && !answer.out.contains("days"), "{answer:#?}");
     drop(owner);
 }
 

@@ -188,7 +188,9 @@ fn a_directory_that_cannot_be_meant_is_refused() {
     let run = |options: &[&str]| {
         sandbox.cli([&["run", "--no-backoff"], options, &["--", "true"]].concat())
     };
-    run(&["--legacy-home", "nowhere"]).assert_code(2).assert_complains(&["no directory"]);
+    run(&["--legacy-home", "nowhere"])
+        .assert_code(2)
+        .assert_complains(&["cannot use the directory"]);
     run(&["--legacy-home", "/etc/passwd"]).assert_code(2).assert_complains(&["not a directory"]);
     std::fs::create_dir(sandbox.file("one")).unwrap();
     std::fs::create_dir(sandbox.file("two")).unwrap();

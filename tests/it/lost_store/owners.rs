@@ -200,7 +200,7 @@ fn the_advice_beside_an_owner_without_a_record_works() {
                 sandbox.cli(start).assert_code(75);
             }
             let done = sandbox.cli([verb, &["--force"]].concat()).assert_code(0);
-            assert!(done.out.contains("no longer stand"), "{fate:?}: {done:#?}");
+            assert!(done.out.contains("no longer block"), "{fate:?}: {done:#?}");
             sandbox.assert_status(3, "dead", "never_claimed");
             sandbox.cli(start).assert_code(0);
             assert!(!run.command.is_gone(), "its process was left alone");

@@ -259,7 +259,7 @@ fn a_ttl_is_a_span_from_a_millisecond_to_thirty_days() {
         ("1us", &["cannot live for 0 ms", "at least 1 ms"]),
         ("31d", &["cannot live for 2678400000 ms", "at most 30 days"]),
         ("584000000years", &[]),
-        ("infinity", &["it has to end"]),
+        ("infinity", &["it must be finite"]),
         ("soon", &["\"soon\" is not a time span", "write e.g. 90s"]),
         ("", &["is not a time span"]),
         ("-5", &[]),
@@ -296,7 +296,7 @@ fn where_there_is_no_store_there_is_no_marker() {
     let gone_pid = gone.pid();
     gone.finish(LIMIT).assert_code(0);
     let write = |pid: u32| sandbox.cli(["marker", "write", "note", "--pid", &pid.to_string()]);
-    write(gone_pid).assert_code(3).assert_complains(&["no process has pid"]);
+    write(gone_pid).assert_code(3).assert_complains(&["no process with pid"]);
     assert!(!sandbox.file("store").exists(), "nor does a mistake");
     write(pid).assert_code(0);
     assert_eq!(sandbox.marker(pid, &["consume"]).0, 0);
@@ -306,7 +306,7 @@ fn where_there_is_no_store_there_is_no_marker() {
     let (code, refused) = sandbox.marker(pid, &["write", "note"]);
     assert_eq!((code, &refused["error"]["kind"]), (3, &json!("not_running")), "{refused:#}");
     let message = refused["error"]["message"].as_str().unwrap();
-    assert_eq!(message, format!("no process has pid {pid}"));
+    assert_eq!(message, format!("no process with pid {pid}"));
     assert!(refused["error"]["hint"].is_string(), "{refused:#}");
     assert_eq!(sandbox.marker_rows(), [] as [Value; 0]);
 }
@@ -354,7 +354,7 @@ fn a_marker_that_replaces_an_open_intent_says_so() {
     assert_eq!(write("note", &[]).1["replaced"], json!([]));
     sandbox.cli(["marker", "write", "note", "--pid", &pid]).assert_code(0);
     let told = sandbox.cli(["marker", "write", "note", "--pid", &pid]).assert_code(0);
-    assert!(told.out.contains("took the place of note by incumbent marker write"), "{told:#?}");
+    assert!(told.out.contains("replaced note by incumbent marker write"), "{told:#?}");
     drop(run);
 }
 
@@ -377,7 +377,7 @@ fn a_process_that_has_just_ended_does_not_run() {
         sandbox
             .cli(words().chain([pid.as_str()]))
             .assert_code(3)
-            .assert_complains(&[&format!("no process has pid {pid}"), "try:"]);
+            .assert_complains(&[&format!("no process with pid {pid}"), "try:"]);
         for wrong in ["0", "-1", "4711x"] {
             sandbox.cli(words().chain([wrong])).assert_code(2);
         }

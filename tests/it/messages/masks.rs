@@ -6,10 +6,11 @@ pub fn masked(text: &str) -> String {
     const BRACKETS: [(&str, &str); 2] =
         [("(pid PID, uid UID, ", "BY WHOM"), ("pid PID (", "COMMAND")];
     // Words of others, which hang on what they met first: from where on, and up to where.
-    const OTHERS: [(&str, &str); 4] = [
+    const OTHERS: [(&str, &str); 5] = [
         (" is damaged: ***", ""),
         ("cannot ", ": Too many open files"),
         ("(it has ", " open, which"),
+        (" free at DIR/store, ", " of 1000 inodes"),
         ("cannot see: other machines that use the same tokens", ""),
     ];
     // What starts a gateway is another one on another machine.
@@ -70,7 +71,7 @@ fn mask(word: &str, before: &[&str]) -> Option<String> {
         "PID"
     } else if is_number && last == "uid" {
         "UID"
-    } else if is_number && (word.len() >= 13 || (last_but_one, last) == ("room", "for")) {
+    } else if is_number && word.len() >= 13 {
         "N"
     } else if (last_but_one, last) == ("is", "under") {
         "SUPERVISOR"
@@ -109,7 +110,7 @@ fn without_lengths(line: &str) -> String {
     for at in 1..words.len() {
         let bare = |word: &str| word.trim_matches(|c| "(),;:".contains(c)).to_owned();
         let is_length =
-            bare(words[at - 1]).parse::<u64>().is_ok() && UNITS.contains(&bare(words[at]).as_str());
+            bare(words[at - 1]).parse::<f64>().is_ok() && UNITS.contains(&bare(words[at]).as_str());
         let is_ago = words.get(at + 1).is_some_and(|word| word.starts_with("ago"));
         let is_for = at >= 2 && ["for", "since", "than"].contains(&words[at - 2]);
         if is_length && is_ago {

@@ -144,7 +144,7 @@ fn a_run_that_lost_its_office_ends_its_command() {
     assert!(!command.is_gone());
     sandbox.cli(["evict", "--force"]).assert_code(0);
     let answer = run.finish_with_stdin_open(LIMIT).assert_code(75);
-    answer.assert_complains(&["was lost", "ending the command", "stop budget is spent"]);
+    answer.assert_complains(&["was lost", "ending the command", "stop budget is over"]);
     assert!(command.is_gone());
     let history = sandbox.history();
     assert_eq!(history[0]["end_reason"], "evicted", "{history:#?}");

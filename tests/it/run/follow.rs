@@ -381,7 +381,7 @@ fn to_follow_and_to_leave_exclude_each_other() {
     let sandbox = Sandbox::new();
     let words = ["run", "--follow", "--leave", "--", "true"];
     let answer = sandbox.cli(words).assert_code(2);
-    answer.assert_complains(&["cannot leave it alone", "--leave=PROGRAM"]);
+    answer.assert_complains(&["also leave it alone", "--leave=PROGRAM"]);
     assert!(!sandbox.db().exists());
 }
 

@@ -93,7 +93,7 @@ fn a_command_that_ignores_its_supervisor_is_ended() {
     runsv.line();
     runsv.say("stop");
     let answer = runsv.finish(LIMIT).assert_code(137);
-    answer.assert_complains(&["is killed in", "the stop budget is spent"]);
+    answer.assert_complains(&["will be killed in", "the stop budget is over"]);
     let end = &sandbox.history()[0];
     assert_eq!((&end["end_reason"], &end["signal"]), (&"signalled".into(), &9.into()), "{end:#}");
     assert!(end["ended_by"].is_string(), "the supervisor: {end:#}");

@@ -21,7 +21,7 @@ fn the_answer_is_the_first_line_and_all_of_it_fits_on_a_screen() {
     let mut run = obeying(&sandbox, &locks);
     let pid = run.pid();
     let text = shown_by(&sandbox, &["status"]);
-    assert!(text.starts_with(&format!("default/gateway: running, pid {pid}, since ")), "{text}");
+    assert!(text.starts_with(&format!("default/gateway: running, pid {pid}, for ")), "{text}");
     say(&sandbox, &mut run, &["--state", "running", "--active-agents", "2"]);
     let loop_of = |words: &str, first: usize, end: usize| {
         format!(
@@ -35,7 +35,7 @@ fn the_answer_is_the_first_line_and_all_of_it_fits_on_a_screen() {
     }
     assert_eq!(sandbox.status().1["platforms"].as_object().unwrap().len(), 200);
     let text = shown_by(&sandbox, &["status"]);
-    assert!(text.starts_with(&format!("default/gateway: running, pid {pid}, since ")), "{text}");
+    assert!(text.starts_with(&format!("default/gateway: running, pid {pid}, for ")), "{text}");
     assert!(text.contains("and 188 more, see --json"), "{text}");
     assert!(text.contains("and 38 more, see --json"), "{text}");
     assert!(rows_on_screen(&text, 100) <= 45, "{} rows:\n{text}", rows_on_screen(&text, 100));

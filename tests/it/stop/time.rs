@@ -23,7 +23,7 @@ fn without_force_an_owner_lives_on_after_the_time_to_wait() {
     assert_eq!(run.process.line(), "TERM");
     // Nor does the run kill it when its stop budget is over: whoever wants that says `--force`.
     let answer = sandbox.cli(["stop"]).assert_code(1);
-    answer.assert_complains(&["still running", "has not ended in its time", "--force"]);
+    answer.assert_complains(&["still running", "did not end in time", "--force"]);
     run.let_time_pass(Duration::from_millis(800));
     let after = sandbox.assert_status(0, "alive", "anchor_held");
     for fact in ["pid", "child_pid", "instance"] {

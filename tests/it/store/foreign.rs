@@ -189,7 +189,7 @@ fn a_store_that_a_later_program_closed_is_not_damaged() {
     assert!(answer["error"]["hint"].as_str().unwrap().contains("upgrade"), "{answer:#}");
     let told = sandbox.cli(["doctor"]).assert_code(1);
     assert!(
-        told.out.contains("closed it to writers") && !told.out.contains("damaged"),
+        told.out.contains("too new for this program") && !told.out.contains("damaged"),
         "{told:#?}"
     );
     sandbox.cli(["doctor", "--fix"]);

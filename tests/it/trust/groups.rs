@@ -110,7 +110,7 @@ fn the_files_of_a_pod_are_its_own_in_a_directory_of_root_s() {
     // One that root has really taken is named, with the way back.
     chown(pod.directory().join("state.db.anchors"), Some(0), None).unwrap();
     let said = pod.root(&["doctor"]);
-    assert!(said.out.contains("another user than that of the store (uid 1000)"), "{said:#?}");
+    assert!(said.out.contains("another user than the store's owner (uid 1000)"), "{said:#?}");
     assert!(said.out.contains("chown 1000"), "{said:#?}");
 }
 

@@ -36,7 +36,7 @@ fn ready_is_what_can_be_used() {
     sandbox
         .cli(["wait", "--timeout", "0"])
         .assert_code(1)
-        .assert_complains(&["not in time: nobody is ready; it is not running", "try:"]);
+        .assert_complains(&["timed out waiting until it is ready: it is not running", "try:"]);
     let mut run = obeying(&sandbox, &[]);
     sandbox.cli(["status", "--ready"]).assert_code(0);
     sandbox.cli(["wait", "--timeout", "0"]).assert_code(0);

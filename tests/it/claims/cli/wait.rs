@@ -206,7 +206,7 @@ fn a_waiter_is_shown_and_is_no_refusal() {
     assert_eq!(waiting[0]["pid"], waiter.pid(), "{status:#}");
     assert_eq!(status["conflicts"], json!([]), "{status:#}");
     let text = sandbox.cli(["status"]).assert_code(0).out;
-    assert!(text.contains(&format!("waiting    pid {}, since ", waiter.pid())), "{text}");
+    assert!(text.contains(&format!("waiting    pid {}, for ", waiter.pid())), "{text}");
     let table = sandbox.cli(["status", "--all"]).assert_code(0).out;
     assert!(table.contains("1 waiting"), "{table}");
     assert_eq!(refusals(), 0);

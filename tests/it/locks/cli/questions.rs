@@ -69,7 +69,7 @@ fn locks_says_who_holds_waits_and_was_refused() {
     let text = sandbox.cli(["locks"]).assert_code(0);
     assert_eq!(text.err, "");
     for words in [
-        format!("{SCOPE}/{}: held by profile default, pid {}, since", hash_of(ID), script.pid()),
+        format!("{SCOPE}/{}: held by profile default, pid {}, for", hash_of(ID), script.pid()),
         "the kernel holds its lock".to_owned(),
         fence.to_string(),
         r#"{"bot":"@weather"}"#.to_owned(),

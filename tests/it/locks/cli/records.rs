@@ -197,7 +197,7 @@ fn an_anchor_of_a_lost_store_can_be_removed_by_unlock() {
     sandbox.cli(acquire).assert_code(75);
     sandbox.cli(["unlock", "bot", "a"]).assert_code(75);
     let unlocked = sandbox.cli(["unlock", "bot", "a", "--force"]).assert_code(0);
-    assert!(unlocked.out.contains("no longer stand in the way"), "{unlocked:#?}");
+    assert!(unlocked.out.contains("no longer block claims"), "{unlocked:#?}");
     sandbox.cli(acquire).assert_code(0);
     assert!(!holder.has_ended());
     kill_all(&keepers, Signal::CONT);

@@ -160,7 +160,10 @@ fn a_dead_process_holds_nothing() {
     for process in [&gone, &zombie] {
         let pid = process.pid().to_string();
         let words = ["lock", "acquire", SCOPE, ID, "--pid", &pid];
-        sandbox.cli(words).assert_code(3).assert_complains(&[&format!("no process has pid {pid}")]);
+        sandbox
+            .cli(words)
+            .assert_code(3)
+            .assert_complains(&[&format!("no process with pid {pid}")]);
     }
 }
 

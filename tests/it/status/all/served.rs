@@ -32,7 +32,7 @@ fn a_served_profile_is_answered_through_its_server() {
     sandbox.assert_nobodys("c");
 
     let text = sandbox.cli(["status", "--profile", "b"]).assert_code(0).out;
-    let first = format!("b/gateway: running, served by a/gateway, pid {}, since ", server.pid());
+    let first = format!("b/gateway: running, served by a/gateway, pid {}, for ", server.pid());
     assert!(text.starts_with(&first), "{text}");
     let text = sandbox.cli(["status", "--profile", "a"]).assert_code(0).out;
     assert!(text.contains("serves ") && !first_line(&text).contains("served"), "{text}");

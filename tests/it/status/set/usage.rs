@@ -70,7 +70,7 @@ const UNSPEAKABLE: &[Unspeakable<'_>] = &[
     (&["--active-agents", "1.5"], &["1.5", "--active-agents"]),
     (&["--heartbeat=0"], &["a heartbeat every 0 ms", "at least 10 ms"]),
     (&["--heartbeat=25h"], &["a heartbeat every 90000000 ms", "at most 24 h"]),
-    (&["--heartbeat=infinity"], &["--heartbeat", "it has to end"]),
+    (&["--heartbeat=infinity"], &["--heartbeat", "it must be finite"]),
     (&["--heartbeat=often"], &["--heartbeat", "often"]),
     (&["--serves", "no name!"], &["no name!", "a profile"]),
     (&["--state", "a", "stray"], &["stray"]),

@@ -69,7 +69,7 @@ fn a_deaf_owner_is_gone_after_its_budget() {
     let told = taker.finish_with_stdin_open(LIMIT).err;
     assert!(
         told.contains(&format!("took over from pid {old_pid}, which had to be killed"))
-            || answer.err.contains("the stop budget is spent, killing the command"),
+            || answer.err.contains("the stop budget is over: killing the command"),
         "{told}, {answer:#?}"
     );
     assert_nothing_is_left(&sandbox, "at the end");
