@@ -24,7 +24,7 @@ pub(super) fn run_with_its_last_words() {
 #[test]
 fn a_start_that_is_advised_is_the_one_that_ended() {
     let sandbox = Sandbox::new();
-    let of = ["--db", "it's here/x.db", "--profile", "my.bot", "--kind", "worker"];
+    let of = ["--db", "it's/x.db", "--profile", "my.bot", "--kind", "worker"];
     let lock = ["run", "--no-backoff", "--lock", "s=a-secret", "--replace", "--"];
     let command = ["sh", "-c", "incumbent locks > held.txt; exit 3"];
     sandbox.cli([&of[..], &lock, &command].concat()).assert_code(3);
@@ -124,7 +124,7 @@ fn a_signal_that_would_end_it_is_told_as_a_stop() {
     let sandbox = Sandbox::new();
     let run = sandbox.hold(&["--profile", "work"]);
     let told = sandbox.cli(["--profile", "work", "signal", "USR1"]).assert_code(1);
-    told.assert_complains(&["SIGUSR1 was not sent", "does not handle it"]);
+    let told = told.assert_complains(&["SIGUSR1 was not sent", "does not handle it"]);
     paste(&sandbox, &hint(&told, "stop")).assert_code(0);
     drop(run);
     let end = sandbox.json(["--profile", "work", "history"]).1[0].clone();
@@ -138,7 +138,7 @@ fn what_a_run_does_that_has_lost_its_office_or_its_lock_is_said() {
         let sandbox = Sandbox::new();
         let run = sandbox.hold(&["--lock", "s=mine"]);
         let told = sandbox.cli(verb).assert_code(75);
-        told.assert_complains(&["ends its command and exits with 75"]);
+        let told = told.assert_complains(&["ends its command and exits with 75"]);
         let kind = if verb.len() == 1 { "evict --force" } else { "unlock --hash --force" };
         let told = paste(&sandbox, &hint(&told, kind)).assert_code(0);
         let command = format!("its command (pid {})", run.command.pid);

@@ -233,15 +233,33 @@ fn kill_of_what_was_left_behind() {
     run.process.finish_with_stdin_open(LIMIT).assert_code(0);
 }
 
-/// The database has another name, under which it may be opened beside gateways.
+/// Symptom: after `evict --force` the advice was to start it, next to the process that went on.
+#[test]
+fn kill_of_what_was_evicted() {
+    let sandbox = Sandbox::new();
+    let mut owner = sleeper(&sandbox);
+    sandbox.cli(["claim", "--pid", &owner.pid().to_string()]).assert_code(0);
+    sandbox.cli(["evict", "--force"]).assert_code(0);
+    let told = sandbox.cli(["status"]).assert_code(3);
+    assert!(told.out.contains("still runs, without the office"), "{told:#?}");
+    paste(&sandbox, &hint(&told, "kill")).assert_code(0);
+    owner.wait(LIMIT);
+    let told = sandbox.cli(["status"]).assert_code(3);
+    assert!(!told.out.contains("still runs"), "{told:#?}");
+}
+
+/// The log of the store has another name: it could be moved away under it.
 #[test]
 pub(super) fn find() {
     let sandbox = Sandbox::new();
-    sandbox.cli(START).assert_code(0);
-    std::fs::hard_link(sandbox.db(), sandbox.file("store/other.db")).unwrap();
-    let told = sandbox.cli(START).assert_code(78);
+    let run = sandbox.hold(&[]);
+    let other = sandbox.file("store/other");
+    std::fs::hard_link(sandbox.file("store/state.db-wal"), &other).unwrap();
+    let start = ["--profile", "work", "run", "--no-backoff", "--", "true"];
+    let told = sandbox.cli(start).assert_code(78);
     let found = paste(&sandbox, &hint(&told, "find").replace(" DIR ", " . ")).assert_code(0);
-    assert!(found.out.lines().any(|line| line.ends_with("/other.db")), "{found:#?}");
-    std::fs::remove_file(sandbox.file("store/other.db")).unwrap();
-    sandbox.cli(START).assert_code(0);
+    assert!(found.out.lines().any(|line| line.ends_with("/other")), "{found:#?}");
+    std::fs::remove_file(other).unwrap();
+    sandbox.cli(start).assert_code(0);
+    run.end().assert_code(0);
 }

@@ -63,19 +63,22 @@ impl Supervised<'_> {
     }
 }
 
-/// `runsv` reads no wish in the second before it starts a short-lived service again: its own word
-/// is waited for.
+/// `runsv` reads no wish in the second before it starts a short-lived service again, and `sv up`
+/// says nothing to one that still wants it up: that it wants it down is waited for.
 #[test]
 pub(super) fn runit() {
     let sandbox = Sandbox::new();
     sandbox.write_script("gw/run", SERVICE);
-    let Some(_service) = ServiceDirectory::of_runit(&sandbox, "gw") else { return };
-    let state = || std::fs::read_to_string(sandbox.file("gw/supervise/stat")).unwrap_or_default();
+    let Some(service) = ServiceDirectory::of_runit(&sandbox, "gw") else { return };
+    let is_down = || {
+        let said = service.ask(&["sv", "status"]).out;
+        (said.starts_with("down: ") && !said.contains("want up")).then_some(())
+    };
     Supervised {
         sandbox: &sandbox,
         shell: &|line| sandbox.shell(line),
         commands: ["sv restart", "sv down", "sv up"],
-        wait_down: &|| eventually("down", LIMIT, || (state().trim() == "down").then_some(())),
+        wait_down: &|| eventually("down, and wanted down", LIMIT, is_down),
     }
     .is_asked_as_advised();
 }

@@ -116,7 +116,7 @@ fn who_is_frozen_is_said_to_be() {
         let refused = sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
         refused.assert_complains(&["it is frozen", "echo "]);
         let stop = sandbox.cli(["stop", "--timeout", "0"]).assert_code(1);
-        stop.assert_complains(&["still running", "because it is frozen", "echo "]);
+        let stop = stop.assert_complains(&["still running", "because it is frozen", "echo "]);
         // It was asked, and sees that now: by the very words that are told.
         let told = stop.err.split('`').find(|piece| piece.starts_with("echo ")).unwrap();
         Process::start(sandbox.shell(told)).finish(LIMIT).assert_code(0);
