@@ -537,8 +537,8 @@ mod tests {
         let long = "x".repeat(300);
         for (words, expected) in [
             (
-                &["incumbent", "--db", "/x", "run", "--no-backoff", "--", "/bin/sh", "-c", "a b"][..],
-                "start it: `incumbent run --no-backoff -- /bin/sh -c 'a b'`",
+                &["incumbent", "--db", "/x", "run", "--quiet", "--", "/bin/sh", "-c", "a b"][..],
+                "start it: `incumbent run --quiet -- /bin/sh -c 'a b'`",
             ),
             (
                 &["incumbent", "run", "--replace", "--reap", "--force", "--home", "/h", "sh"],
