@@ -1,8 +1,6 @@
 //! Ctrl-C while a verb waits for somebody else: the wait ends, what stands now is said, and the
 //! process ends by that signal, as whoever started it expects. A second one ends it at once.
 
-use std::ops::ControlFlow;
-
 use crate::cli::output::exit;
 use crate::sys::supervise;
 use crate::{Cancel, Error, ErrorKind};
@@ -21,16 +19,9 @@ impl Interrupt {
         Self(interrupt)
     }
 
-    /// For the wait. It asks, so that a store that is busy ends it as well.
+    /// For the wait. It is no question: with one a busy store has 50 ms for what is recorded last.
     pub(super) fn cancel(&self) -> Cancel {
-        let interrupt = self.0.clone();
-        Cancel::polling(move || {
-            if interrupt.is_cancelled() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })
+        self.0.clone()
     }
 
     pub(super) fn came(&self) -> bool {
