@@ -534,7 +534,7 @@ mod tests {
     #[test]
     fn a_start_that_is_on_record_is_advised_again() {
         const START: &str = "start it: `incumbent run -- CMD`";
-        let long = "x".repeat(300);
+        let long = "x".repeat(400);
         for (words, expected) in [
             (
                 &["incumbent", "--db", "/x", "run", "--quiet", "--", "/bin/sh", "-c", "a b"][..],
