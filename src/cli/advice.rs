@@ -12,7 +12,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 
 use crate::Office;
 use crate::cli::args::{Cli, Global, Lock, Verb};
@@ -20,6 +20,7 @@ use crate::environment::{self, Fault, planted};
 use crate::exit::Supervisor;
 use crate::path_text::quoted;
 use crate::process::redact;
+use crate::sys::supervise;
 
 /// Verbs about the store as a whole: a profile would only narrow what they look at.
 const OF_THE_STORE: [&str; 9] =
@@ -30,6 +31,17 @@ const BEGINNINGS: [&str; 2] = ["`incumbent ", "$(incumbent "];
 
 /// The end of a command that starts a gateway, in a hint of whoever does not know which.
 const CMD: &str = " -- CMD";
+
+/// What stands on record in the place of a secret.
+const REDACTED: &str = "<redacted>";
+
+/// So many words of a command line are on record at most, and so much of each: one that is cut ends
+/// in three dots.
+const RECORDED_MAX: usize = 64;
+const RECORDED_LENGTH: usize = 290;
+
+/// Options of a start that is to take somebody's place.
+const OF_REPLACE: [&str; 4] = ["--replace", "--force", "--reap", "--cross-home"];
 
 /// The global options that take a value, and those that do not.
 const GLOBAL_WITH_VALUE: [&str; 5] =
@@ -57,6 +69,10 @@ struct Call {
     command: Vec<OsString>,
     /// The identities that it locks.
     identities: Vec<String>,
+    /// It is on record, and has ended: there is nobody to be replaced.
+    is_over: bool,
+    /// Whether the words of the command are all that there were.
+    is_whole: bool,
 }
 
 /// How a hint repeats a call, without its global options.
@@ -118,6 +134,33 @@ impl Invocation {
     /// The same for advice about all offices of the store.
     pub(super) fn of_all_offices(mut self) -> Self {
         self.of_office.clear();
+        self
+    }
+
+    /// The same where a start is advised of what was started with these words, which are on record
+    /// without what looks like a secret. Where a word of the command is missing, or its program is
+    /// not found from here, CMD is left to the reader: a start that fails would hide how the last
+    /// one ended.
+    pub(super) fn started_as(mut self, argv: &[String]) -> Self {
+        let Ok(cli) = Cli::try_parse_from(argv) else { return self };
+        let Verb::Run(run) = &cli.verb else { return self };
+        let Some(at) = argv.len().checked_sub(run.command.len()) else { return self };
+        let (ours, command) = argv.split_at(at);
+        let Some(program) = command.first().filter(|_| !ours.iter().any(|word| is_cut(word)))
+        else {
+            return self;
+        };
+        // A script of many lines is nothing for a hint.
+        let is_whole = argv.len() < RECORDED_MAX
+            && !command.iter().any(|word| is_cut(word) || word.contains(char::is_control))
+            && supervise::find_program(program.as_ref()).is_ok();
+        let words: Vec<OsString> = argv.iter().map(OsString::from).collect();
+        let call = Call::of(&cli.verb, &words);
+        self.again = call.map(|call| Call { is_over: true, is_whole, ..call });
+        let home = cli.global.home.filter(|home| home.to_str().is_some_and(|it| !is_hidden(it)));
+        if let Some(home) = home.filter(|_| !self.of_office.iter().any(|(it, _)| *it == "--home")) {
+            self.of_office.push(("--home", quoted(home)));
+        }
         self
     }
 
@@ -199,6 +242,8 @@ impl Call {
                     ours: ours.to_vec(),
                     command: command.to_vec(),
                     identities: identities.filter(|it| !it.is_empty()).collect(),
+                    is_over: false,
+                    is_whole: true,
                 })
             }
             Verb::Lock(Lock::Acquire(_)) => Some(Self {
@@ -206,6 +251,8 @@ impl Call {
                 ours: arguments.to_vec(),
                 command: Vec::new(),
                 identities: Vec::new(),
+                is_over: false,
+                is_whole: true,
             }),
             _ => None,
         }
@@ -215,6 +262,7 @@ impl Call {
     /// end in a log, so another word stands for what may be a secret.
     fn again(&self) -> Option<Again> {
         let mut own = self.own_parts()?;
+        own.retain(|part| !self.is_over || !OF_REPLACE.contains(&part.option.as_str()));
         let mut variables = Vec::new();
         let mut arguments = 0;
         for part in &mut own {
@@ -240,7 +288,9 @@ impl Call {
             }
         }
         let command: Vec<String> = self.command.iter().map(in_words).collect();
-        let is_shown = redact(&command) == command && !command.iter().any(|it| self.is_hidden(it));
+        let is_shown = self.is_whole
+            && redact(&command) == command
+            && !command.iter().any(|it| self.is_hidden(it));
         let command = if is_shown {
             command.iter().map(quoted).collect::<Vec<_>>().join(" ")
         } else {
@@ -261,8 +311,7 @@ impl Call {
 
     /// Whether a word has an identity in it, or cannot stand in a hint.
     fn is_hidden(&self, word: &str) -> bool {
-        let cannot_stand = ['`', char::REPLACEMENT_CHARACTER];
-        word.contains(cannot_stand) || self.identities.iter().any(|it| word.contains(it.as_str()))
+        is_hidden(word) || self.identities.iter().any(|it| word.contains(it.as_str()))
     }
 
     /// Without global options, `--`, and what a `run` adds by itself.
@@ -390,6 +439,16 @@ impl Part {
     }
 }
 
+/// Whether a word cannot stand in a hint, or was taken out of what is on record.
+fn is_hidden(word: &str) -> bool {
+    word.contains(['`', char::REPLACEMENT_CHARACTER]) || word.contains(REDACTED)
+}
+
+/// Whether the end of a word may be missing on record.
+fn is_cut(word: &str) -> bool {
+    word.len() >= RECORDED_LENGTH && word.ends_with("...")
+}
+
 /// The variable `name`, where whoever reads our words in a log has another environment: what a
 /// `run` sets for its command, and a supervisor for its service, is in nobody's shell.
 fn elsewhere(name: &str) -> Option<OsString> {
@@ -429,8 +488,6 @@ fn verb_of(words: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
     fn invocation() -> Invocation {
@@ -464,6 +521,54 @@ mod tests {
         ] {
             assert_eq!(invocation().complete(advice), expected);
             assert_eq!(Invocation::default().complete(advice), advice);
+        }
+    }
+
+    /// What `advice` becomes where a gateway was started with `words` and has ended.
+    fn of_record(words: &[&str], advice: &str) -> String {
+        let argv: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        Invocation::default().started_as(&redact(&argv)).complete(advice)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_start_that_is_on_record_is_advised_again() {
+        const START: &str = "start it: `incumbent run -- CMD`";
+        let long = "x".repeat(400);
+        for (words, expected) in [
+            (
+                &["incumbent", "--db", "/x", "run", "--quiet", "--", "/bin/sh", "-c", "a b"][..],
+                "start it: `incumbent run --quiet -- /bin/sh -c 'a b'`",
+            ),
+            (
+                &["incumbent", "run", "--replace", "--reap", "--force", "--home", "/h", "sh"],
+                "start it: `incumbent --home /h run -- sh`",
+            ),
+            // Without what may be a secret, or a part of it.
+            (&["incumbent", "run", "--", "sh", "--token", "12:ab"], START),
+            (&["incumbent", "run", "--", "sh", &long], START),
+            (&["incumbent", "run", "--", "sh", "`id`"], START),
+            (
+                &["incumbent", "run", "--lock", "s=<redacted>", "--", "sh"],
+                "start it: `incumbent run --lock-env s=VAR -- sh` (with the identity in the \
+                 variable VAR)",
+            ),
+            (&["incumbent", "run", "--lock", "s=abc", "--", "sh", "<redacted>"], {
+                "start it: `incumbent run --lock-env s=VAR -- CMD` (with the identity in the \
+                 variable VAR)"
+            }),
+            (&["incumbent", "run", "--", "sh", "-c", "a\nb"], START),
+            // What would not be found, and what is no `run`.
+            (
+                &["incumbent", "run", "--quiet", "--", "/no/such/gateway"],
+                "start it: `incumbent run --quiet -- CMD`",
+            ),
+            (&["incumbent", "run", "--", "no-such-gateway"], START),
+            (&["incumbent", "stop"], START),
+            (&["python3", "bot.py"], START),
+            (&[], START),
+        ] {
+            assert_eq!(of_record(words, START), expected, "{words:?}");
         }
     }
 

@@ -168,6 +168,12 @@ pub(super) fn what_to_do(report: &Report, place: &Place) -> Option<String> {
         ));
     }
     let Some(end) = &report.last_end else { return Some(again(&start, "start it")) };
+    if let Some(pid) = goes_on_without(report, end) {
+        return Some(format!(
+            "pid {pid} still runs, without the office: end it first (`kill {pid}`), then {}",
+            again(&start, "start it")
+        ));
+    }
     Some(match (end.manner(), &start) {
         (Manner::Asked, _) => format!("no action needed. {}", again(&start, "To start it")),
         (manner, _) => match first_of_all(manner, end, &start) {
@@ -180,6 +186,15 @@ pub(super) fn what_to_do(report: &Report, place: &Place) -> Option<String> {
             None => again(&start, "start it again"),
         },
     })
+}
+
+/// The process of a record that was ended by hand, if it still runs. A `run` ends by itself.
+fn goes_on_without(report: &Report, end: &LastEnd) -> Option<u32> {
+    let pid = report.pid.filter(|_| end.reason == Reason::Evicted)?;
+    let found = sys::process_facts(pid);
+    let is_it = report.start_time.is_some() && found.start_time == report.start_time;
+    let is_there = is_it && found.state != sys::ProcessState::Zombie;
+    (is_there && report.restarts.is_none()).then_some(pid)
 }
 
 /// What comes before the next start.

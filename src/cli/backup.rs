@@ -24,11 +24,12 @@ pub(super) fn backup(global: &Global, arguments: &args::Backup) -> Outcome {
     let invocation = Invocation::of(global).of_all_offices();
     let stop = invocation.complete("`incumbent stop --all --desired`");
     let locks = invocation.complete("`incumbent locks`");
+    let all = invocation.complete("`incumbent status --all`");
     let put_back = put_back(store.path(), &file);
     let text = format!(
-        "copied {} to {} ({bytes} bytes, one file, checked)\n  restore    {stop}, and stop the \
-         units that would start a gateway again\n  then       {locks}: end each process that still \
-         holds one\n  then       `{put_back}`\n  after it   {AFTERWARDS}\n",
+        "copied {} to {} ({bytes} bytes, one file, checked)\nto restore it:\n  1. {stop}; also \
+         stop the units that would start a gateway again\n  2. {locks}: end each process that \
+         still holds one\n  3. `{put_back}`\n  4. {all}: {AFTERWARDS}; start what is to run\n",
         store.path().display(),
         file.display(),
     );

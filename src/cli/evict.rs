@@ -8,16 +8,20 @@ use crate::cli::advice::Invocation;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
+use crate::cli::each::named;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::stop::{Eviction, Force};
-use crate::{Existing, Holder, Office, Store, Wanted, path_text};
+use crate::{Existing, Holder, Office, Reason, Report, Store, Verdict, Wanted, path_text};
 
 pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
     let office = global.office()?;
     let force = if arguments.force { Force::Yes } else { Force::No };
-    let evict_in = |store: &Store| {
+    let mut then = None;
+    let mut evict_in = |store: &Store| {
         let verb = if arguments.force { "evict --force" } else { "evict" };
-        store.profile(&office.profile)?.evict(&office.kind, force, &by_us(verb))
+        let profile = store.profile(&office.profile)?;
+        then = profile.status_of(&office.kind).ok().map(|report| Bereft::of(&report));
+        profile.evict(&office.kind, force, &by_us(verb))
     };
     let eviction = match global.options().find()? {
         Existing::Store(store) => evict_in(&store)?,
@@ -36,9 +40,10 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
         }
         Eviction::Done { instance, pid, verdict, reason, legacy_home } => (
             format!(
-                "{office}: evicted {}, which was {verdict}: {}\n{}",
-                pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}")),
+                "{office}: evicted {}, which was {verdict}: {}\n{}{}",
+                named(*pid),
                 reason.because(),
+                if *verdict == Verdict::Dead { String::new() } else { what_then(then, *pid) },
                 legacy_home.as_deref().map(&forgotten).unwrap_or_default()
             ),
             with_home(
@@ -97,9 +102,49 @@ pub(super) fn evict(global: &Global, arguments: &args::Evict) -> Outcome {
     Ok(Answer::new(code, text, document).complaining(refused.map(|holder| {
         Complaint::new(holder.to_string()).advising(holder.advice()).advising_also(
             "incumbent evict",
-            "`incumbent evict --force` ends its record without ending the process",
+            "`incumbent evict --force` ends its record: a `run` then ends its command and exits \
+             with 75, another process goes on without the office",
         )
     })))
+}
+
+/// What a holder does that has lost what it held, as far as that is known.
+#[derive(Clone, Copy)]
+pub(super) enum Bereft {
+    /// A `run`, whose command is this process.
+    EndsCommand(u32),
+    /// Another process, or one that cannot be seen from here.
+    GoesOn,
+}
+
+impl Bereft {
+    fn of(report: &Report) -> Self {
+        Self::with(report.child_pid, &report.reason)
+    }
+
+    /// Of a holder with this command.
+    pub(super) fn with(command: Option<u32>, reason: &Reason) -> Self {
+        match command {
+            // Its `run` is gone.
+            Some(_) if *reason == Reason::ChildLives => Self::GoesOn,
+            Some(pid) => Self::EndsCommand(pid),
+            None => Self::GoesOn,
+        }
+    }
+}
+
+fn what_then(then: Option<Bereft>, pid: Option<u32>) -> String {
+    let pid = named(pid);
+    match then {
+        Some(Bereft::EndsCommand(command)) => format!(
+            "  {pid} is a `run`: it notices within a second, ends its command (pid {command}), and \
+             exits with 75\n"
+        ),
+        Some(Bereft::GoesOn) | None => format!(
+            "  {pid} was not ended, and goes on without the office (but for the command of `run \
+             --exec`, which is ended)\n"
+        ),
+    }
 }
 
 fn with_home(mut document: Value, home: Option<&Path>) -> Value {

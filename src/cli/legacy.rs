@@ -4,11 +4,13 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::cli::advice::Invocation;
 use crate::cli::args::Global;
 use crate::cli::context::no_store;
 use crate::cli::output::{Answer, Outcome, exit};
 use crate::cli::{args, output};
-use crate::transfer::{Exported, ExportedFile, ImportedFile, OlderFiles};
+use crate::path_text::quoted;
+use crate::transfer::{Exported, ExportedFile, FileVerdict, ImportedFile, OlderFiles};
 use crate::{Error, ErrorKind, Office};
 
 pub(super) fn import(global: &Global, arguments: &args::Import) -> Outcome {
@@ -29,7 +31,43 @@ pub(super) fn import(global: &Global, arguments: &args::Import) -> Outcome {
     let documents = json!(rows);
     let is_conflict = rows.iter().any(|row| row.finding.is_conflict);
     let code = if is_conflict { exit::NOT_NOW } else { exit::OK };
-    Ok(Answer::new(code, import_in_words(&rows, files.home()), documents))
+    let text = import_in_words(&rows, files.home());
+    let next = if rows.is_empty() || is_conflict {
+        String::new()
+    } else {
+        next(global, &office, &files, &rows)
+    };
+    Ok(Answer::new(code, text + &next, documents))
+}
+
+/// What the store has now, and what comes next.
+fn next(global: &Global, office: &Office, files: &OlderFiles, rows: &[ImportedFile]) -> String {
+    let home = files.home();
+    let invocation = Invocation::of(global).about(global, office);
+    let stands_for = format!("{office} stands for {} from now on", home.display());
+    let imported = rows.iter().filter(|row| row.finding.verdict == FileVerdict::Imported);
+    let names = imported.filter_map(|row| Some(row.file.file_name()?.display().to_string()));
+    let names: Vec<String> = names.collect();
+    let said = match names.as_slice() {
+        [] => String::new(),
+        names => format!("; what {} says is in the store", names.join(", ")),
+    };
+    let lives = |row: &&ImportedFile| {
+        let is_of_home = row.file.parent() == Some(home);
+        is_of_home && row.finding.verdict == FileVerdict::Live
+    };
+    let then = if let Some(row) = rows.iter().find(lives) {
+        let who =
+            row.finding.pid.map_or_else(|| "its gateway".to_owned(), |pid| format!("pid {pid}"));
+        let status = office.verb("status");
+        format!("{who} runs, and nobody else is started: `incumbent {status}`")
+    } else if rows.iter().any(|row| row.finding.verdict == FileVerdict::Unknown) {
+        "look at what is unknown above, and import it again".to_owned()
+    } else {
+        let home = quoted(home);
+        format!("its gateway has stopped: `incumbent run --legacy-home {home} -- CMD`")
+    };
+    format!("recorded: {stands_for}{said}\nnext: {}\n", invocation.complete(&then))
 }
 
 fn import_in_words(rows: &[ImportedFile], home: &Path) -> String {

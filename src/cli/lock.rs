@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::args::Global;
 use crate::cli::claim::{anchoring, whom};
 use crate::cli::context::by_us;
+use crate::cli::interrupt::Interrupt;
 use crate::cli::locks::place;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::waiting::{Becomes, Waited};
@@ -40,7 +41,13 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome
     });
     let store = global.options().open()?;
     let stopped = if arguments.evict_stopped { Stopped::Evict } else { Stopped::Respect };
+    // What does not wait ends as ever.
+    let interrupt = (!matches!(wait, Wait::No)).then(Interrupt::caught);
     let options = AcquireOptions::new().stopped(stopped).wait(wait);
+    let options = match &interrupt {
+        Some(interrupt) => options.cancel(interrupt.cancel()),
+        None => options,
+    };
     let process = store.kept(whom).anchoring(anchoring(arguments.no_keeper));
     let process = process.by(by_us("lock acquire"));
     let acquired = process.acquire(&profile, &request, &options);
@@ -49,8 +56,12 @@ pub(crate) fn acquire(global: &Global, arguments: &args::LockAcquire) -> Outcome
         Acquire::Granted(granted) => {
             Answer::new(exit::OK, granted_text(&granted), document(Ok(&granted)))
         }
-        Acquire::Held(holder) => Answer::new(exit::NOT_NOW, "", document(Err(&holder)))
-            .complaining(Complaint::new(holder.to_string()).advising(holder.advice())),
+        Acquire::Held(holder) => {
+            let is_interrupted = interrupt.is_some_and(|interrupt| interrupt.came());
+            let begin = if is_interrupted { "interrupted, and nothing was acquired: " } else { "" };
+            let complaint = Complaint::new(format!("{begin}{holder}")).advising(holder.advice());
+            Answer::new(exit::NOT_NOW, "", document(Err(&holder))).complaining(complaint)
+        }
     })
 }
 

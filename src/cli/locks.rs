@@ -5,13 +5,14 @@ use serde_json::json;
 use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
+use crate::cli::evict::Bereft;
 use crate::cli::identity::{name, scope};
 use crate::cli::output::{Answer, Complaint, Outcome, Style, ago, exit, one_line, since};
 use crate::clock::{length, millis};
 use crate::lock::{IdentityHash, LockReport, Slot, Unlocked, UnlockedLock};
 use crate::path_text::quoted;
 use crate::stop::Force;
-use crate::{Existing, Holder, LockName, ProfileName, Result, Verdict, Wanted};
+use crate::{Existing, Holder, InstanceId, LockName, ProfileName, Result, Store, Verdict, Wanted};
 use std::time::Duration;
 
 pub(super) fn locks(global: &Global, arguments: &args::Locks) -> Outcome {
@@ -139,8 +140,16 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
     };
     let force = if arguments.force { Force::Yes } else { Force::No };
     let verb = if arguments.force { "unlock --force" } else { "unlock" };
+    let mut then = None;
     let unlocked = match global.options().find()? {
-        Existing::Store(store) => store.unlock(&name, force, &by_us(verb))?,
+        Existing::Store(store) => {
+            let of_runs = commands_of_holders(&store, &name);
+            let unlocked = store.unlock(&name, force, &by_us(verb))?;
+            if let Unlocked::Done(removed) = &unlocked {
+                then = Some(what_then(removed, &of_runs));
+            }
+            unlocked
+        }
         // See `evict`.
         Existing::LostOwner { .. } if arguments.force => {
             global.options().open()?.unlock(&name, force, &by_us(verb))?
@@ -160,7 +169,7 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
             None,
             None,
         ),
-        Unlocked::Done(removed) => (line(removed), Some(removed), None),
+        Unlocked::Done(removed) => (line(removed) + &then.unwrap_or_default(), Some(removed), None),
         Unlocked::Refused(holder) => (String::new(), None, Some(holder)),
     };
     let document = json!({
@@ -170,7 +179,8 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
     let code = if refused.is_some() { exit::NOT_NOW } else { exit::OK };
     Ok(Answer::new(code, text, document).complaining(refused.map(|holder| {
         let force = format!(
-            "`incumbent unlock {} --hash {} --force` removes the lock without ending the process",
+            "`incumbent unlock {} --hash {} --force` removes the lock: a `run` that was started \
+             with it then ends its command and exits with 75, another process goes on without it",
             quoted(name.scope.as_str()),
             name.identity_hash
         );
@@ -178,6 +188,34 @@ pub(super) fn unlock(global: &Global, arguments: &args::Unlock) -> Outcome {
             .advising(holder.advice_to_unlocker())
             .advising_also(" unlock ", force)
     })))
+}
+
+/// The holders of a lock that are the `run` of a command: their rows, and their commands.
+fn commands_of_holders(store: &Store, name: &LockName) -> Vec<(InstanceId, u32)> {
+    // It is removed, whatever comes of this question.
+    let locks = store.locks().unwrap_or_default();
+    let of_runs = locks.iter().filter(|lock| lock.name == *name);
+    of_runs
+        .filter_map(|lock| match Bereft::with(lock.child_pid, &lock.reason) {
+            Bereft::EndsCommand(command) => Some((lock.instance, command)),
+            Bereft::GoesOn => None,
+        })
+        .collect()
+}
+
+/// What its holder then does; empty for a dead one.
+fn what_then(removed: &UnlockedLock, of_runs: &[(InstanceId, u32)]) -> String {
+    if removed.verdict == Verdict::Dead {
+        return String::new();
+    }
+    let pid = removed.pid.map_or_else(|| "its holder".to_owned(), |pid| format!("pid {pid}"));
+    match of_runs.iter().find(|(instance, _)| *instance == removed.instance) {
+        Some((_, command)) => format!(
+            "  {pid} is a `run`: if it was started with this lock, it notices within a second, \
+             ends its command (pid {command}), and exits with 75\n"
+        ),
+        None => format!("  {pid} was not ended, and goes on without the lock\n"),
+    }
 }
 
 fn unlock_stale(global: &Global) -> Outcome {

@@ -14,6 +14,7 @@ mod evict;
 mod forensics;
 mod history;
 pub(crate) mod identity;
+mod interrupt;
 mod legacy;
 pub(crate) mod lock;
 mod locks;
@@ -142,12 +143,10 @@ fn dispatch(cli: &Cli, arguments: &[OsString]) -> i32 {
     if let Some(complaint) = misplaced {
         complaint.tell(&invocation, name);
     }
-    outcome.unwrap_or_else(|error| Answer::error(&invocation, &error)).deliver(
-        format,
-        &invocation,
-        name,
-        cli.verb.nature(),
-    )
+    let answer = outcome.unwrap_or_else(|error| Answer::error(&invocation, &error));
+    let code = answer.deliver(format, &invocation, name, cli.verb.nature());
+    interrupt::end_by_it(code);
+    code
 }
 
 fn path(global: &Global) -> Outcome {

@@ -10,6 +10,7 @@ use crate::cli::args;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::each::{One, Told, document, instead, named, named_in};
+use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::clock::{millis, rfc3339};
 use crate::stop::{Restart, RestartOptions};
@@ -24,7 +25,8 @@ fn starts_within(timeout: Option<Duration>) -> Duration {
 }
 
 pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
-    let mut options = RestartOptions::new().by(by_us("restart"));
+    let interrupt = Interrupt::caught();
+    let mut options = RestartOptions::new().by(by_us("restart")).cancel(interrupt.cancel());
     if let Some(timeout) = arguments.timeout {
         options = options.timeout(timeout);
     }
@@ -32,7 +34,7 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
         options = options.reason(reason.as_str());
     }
     if arguments.all {
-        return restart_all(global, &options, arguments.timeout);
+        return restart_all(global, &options, arguments.timeout, &interrupt);
     }
     let office = global.office()?;
     let timeout = arguments.timeout;
@@ -41,7 +43,8 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
     let mut command = Command::default();
     let answer = match global.options().find()? {
         Existing::Store(store) => {
-            let answer = global.profile(&store)?.restart(&office.kind, &options)?;
+            let answer = global.profile(&store)?.restart(&office.kind, &options);
+            let answer = answer.map_err(|error| interrupt.explained(error, NOBODY_WAS_ASKED))?;
             command = Command::of(&store, &office, &answer);
             answer
         }
@@ -50,11 +53,32 @@ pub(super) fn restart(global: &Global, arguments: &args::Restart) -> Outcome {
     };
     drop(progress);
     let One { code, text, document, complaints } =
-        restarted(&office, &answer, &command, arguments.timeout);
+        restarted(&office, &answer, &command, Waited::of(arguments.timeout, &interrupt));
     Ok(Answer::new(code, text, document).complaining(complaints))
 }
 
-fn restart_all(global: &Global, options: &RestartOptions, timeout: Option<Duration>) -> Outcome {
+/// What stands where the wait ended before anything was done.
+const NOBODY_WAS_ASKED: &str = "nobody was asked to restart";
+
+/// How long was waited, and whether Ctrl-C ended that.
+#[derive(Clone, Copy)]
+struct Waited {
+    timeout: Option<Duration>,
+    is_interrupted: bool,
+}
+
+impl Waited {
+    fn of(timeout: Option<Duration>, interrupt: &Interrupt) -> Self {
+        Self { timeout, is_interrupted: interrupt.came() }
+    }
+}
+
+fn restart_all(
+    global: &Global,
+    options: &RestartOptions,
+    timeout: Option<Duration>,
+    interrupt: &Interrupt,
+) -> Outcome {
     let (profile, kind) = named_in(global)?;
     let progress = global.all_are_to("restart", START_AGAIN, timeout, starts_within(timeout));
     let mut all = Vec::new();
@@ -62,9 +86,10 @@ fn restart_all(global: &Global, options: &RestartOptions, timeout: Option<Durati
         for (office, answer) in store.restart_all(profile.as_ref(), kind.as_ref(), options)? {
             all.push(match answer {
                 Ok(answer) => {
-                    restarted(&office, &answer, &Command::of(&store, &office, &answer), timeout)
+                    let command = Command::of(&store, &office, &answer);
+                    restarted(&office, &answer, &command, Waited::of(timeout, interrupt))
                 }
-                Err(error) => One::failed(&office, &error),
+                Err(error) => One::failed(&office, &interrupt.explained(error, NOBODY_WAS_ASKED)),
             });
         }
     }
@@ -102,15 +127,10 @@ impl Command {
     }
 }
 
-fn restarted(
-    office: &Office,
-    answer: &Restart,
-    command: &Command,
-    timeout: Option<Duration>,
-) -> One {
+fn restarted(office: &Office, answer: &Restart, command: &Command, waited: Waited) -> One {
     let left_to = LeftTo::of(answer);
     let Told { text, complaint, holder, code } =
-        told_of_restart(office, answer, command, left_to.as_ref(), timeout);
+        told_of_restart(office, answer, command, left_to.as_ref(), waited);
     let (instance, end) = match answer {
         Restart::Done(instance) => (Some(*instance), None),
         Restart::Ended(instance, end) => (Some(*instance), Some(end)),
@@ -155,7 +175,7 @@ fn told_of_restart<'a>(
     answer: &'a Restart,
     command: &Command,
     left_to: Option<&LeftTo>,
-    timeout: Option<Duration>,
+    waited: Waited,
 ) -> Told<'a> {
     // The office in full in each: with `--all` the options of this call do not name it.
     let about = |holder: &Holder, what: &str| {
@@ -188,9 +208,20 @@ fn told_of_restart<'a>(
             let complaint = Complaint::new(holder.to_string()).advising(holder.advice());
             Told::refusing(complaint, Some(holder), exit::NOT_NOW)
         }
+        Restart::NotServed(holder) if waited.is_interrupted => {
+            let who = named(holder.pid);
+            let what = format!(
+                "{office}: interrupted: {who} was asked to restart and has not yet; the request \
+                 stands until it expires"
+            );
+            let again = office.verb("restart");
+            let complaint =
+                Complaint::new(what).advising(format!("`incumbent {again}` waits for it again"));
+            Told::refusing(complaint, Some(holder), exit::NOT_NOW)
+        }
         Restart::NotServed(holder) => {
             let what = "not restarted in time; the request stands until it expires";
-            let longer = twice(timeout);
+            let longer = twice(waited.timeout);
             let complaint = about(holder, what)
                 .advising(format!(
                     "`incumbent {}` waits longer",

@@ -16,6 +16,7 @@ use crate::cli::{args, identity, output};
 use crate::exit::{ExitCause, ExitCodes, ExitRule, Supervisor};
 use crate::run::{Finished, Notice, Run, RunOutcome};
 use crate::stop::Replace;
+use crate::sys::supervise;
 use crate::{ClaimOptions, Error, LockName, ProfileName, Result, process, run, sys};
 
 pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
@@ -23,6 +24,10 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         return Err(
             Error::invalid("the command is empty").with_hint("name it: `incumbent run -- CMD`")
         );
+    }
+    if is_placeholder(&arguments.command) {
+        let what = "CMD stands for the command of the gateway, and nothing was started";
+        return Err(Error::invalid(what).with_hint("write that command in its place"));
     }
     let home = global.check()?;
     let requests = identity::requests(arguments)?;
@@ -93,6 +98,12 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
     drop(progress.lock().take());
     output::finish_telling();
     Ok(answer(global, &profile, arguments, finished?))
+}
+
+/// Whether a hint was pasted as it stands. To start it would put "command not found" on record, in
+/// front of how the gateway really ended.
+fn is_placeholder(command: &[OsString]) -> bool {
+    command == ["CMD"] && supervise::find_program(&command[0]).is_err()
 }
 
 /// The exit code of a command that is not there, as of a shell.

@@ -26,7 +26,9 @@ pub(super) fn signal(global: &Global, arguments: &args::Signal) -> Outcome {
         Signalled::Sent { instance, pid } => (Some(*pid), Some(*instance), None, None),
         Signalled::NotRunning => (None, None, None, None),
         Signalled::Served(by) => (None, None, None, Some(by)),
-        Signalled::NotSent(holder, _) => (holder.pid, holder.instance, Some(holder), None),
+        Signalled::NotSent(holder, _) | Signalled::WouldEnd(holder, _) => {
+            (holder.pid, holder.instance, Some(holder), None)
+        }
     };
     let document = json!({
         "profile": office.profile,
@@ -49,6 +51,14 @@ pub(super) fn signal(global: &Global, arguments: &args::Signal) -> Outcome {
                 "`incumbent {}`, if you mean all that it serves",
                 by.verb(&format!("signal {name}"))
             );
+            (exit::NO, String::new(), Some(Complaint::new(what).advising(advice)))
+        }
+        Signalled::WouldEnd(_, pid) => {
+            let what = format!(
+                "{office}: {name} was not sent: pid {pid} does not handle it, and would end by it"
+            );
+            let advice =
+                format!("`incumbent {}` ends it, and records a planned stop", office.verb("stop"));
             (exit::NO, String::new(), Some(Complaint::new(what).advising(advice)))
         }
         Signalled::NotSent(holder, why) => {

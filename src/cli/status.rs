@@ -51,6 +51,9 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
     let db = global.options().resolved_path().ok();
     let place = Place::of(db.as_deref(), missing::misplaced(global));
     let invocation = Invocation::of(global).about(global, &report.office);
+    // Of a live one nothing is started again.
+    let argv = if report.verdict == Verdict::Dead { report.argv.as_slice() } else { &[] };
+    let invocation = invocation.started_as(argv);
     // The words may take a look at a supervisor, which no program waits for.
     let text = if global.json { String::new() } else { text(&report, &invocation, &place) };
     let complaint = report.not_ready().filter(|_| code == exit::NO);

@@ -11,13 +11,14 @@ use crate::cli::advice::twice;
 use crate::cli::args::Global;
 use crate::cli::context::by_us;
 use crate::cli::each::{One, Told, document, instead, named, named_in};
+use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{Answer, Complaint, Outcome, exit};
 use crate::cli::waiting::KILL_GRACE;
 use crate::cli::{args, output};
 use crate::clock::millis;
 use crate::status::Desired;
 use crate::stop::{LeftOver, StartsAgain, StopOptions, StopOutcome, StopReport};
-use crate::{Error, Existing, InstanceId, Office, Verdict};
+use crate::{Error, Existing, InstanceId, Office, Reason, Store, Verdict, sys};
 
 pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
     if arguments.all {
@@ -34,23 +35,105 @@ pub(super) fn stop(global: &Global, arguments: &args::Stop) -> Outcome {
         was_run: false,
         restarter: None,
     };
+    let interrupt = Interrupt::caught();
     let progress =
         global.holder_is_to("stop", &office, "stop", arguments.timeout, grace(arguments));
+    let stop_in = |store: &Store| {
+        let options = stop_options(arguments, &interrupt);
+        let report = global.profile(store)?.stop(&office.kind, &options);
+        report.map_err(|error| interrupt.explained(error, NOBODY_WAS_ASKED))
+    };
+    let mut around = Around::default();
     let report = match global.options().find()? {
         Existing::Store(store) => {
-            global.profile(&store)?.stop(&office.kind, &stop_options(arguments))?
+            let report = stop_in(&store)?;
+            around = Around::of(&store, &office, &report);
+            report
         }
         // What is wished for has to be kept somewhere.
         Existing::LostOwner { .. } | Existing::Nothing if arguments.desired => {
-            let store = global.options().open()?;
-            global.profile(&store)?.stop(&office.kind, &stop_options(arguments))?
+            stop_in(&global.options().open()?)?
         }
         Existing::LostOwner { pid, .. } => without_store(StopOutcome::of_lost_owner(&office, pid)),
         Existing::Nothing => without_store(StopOutcome::NotRunning),
     };
     drop(progress);
-    let One { code, text, document, complaints } = stopped(&office, &report, arguments);
+    let asked = Asked { arguments, interrupt: &interrupt };
+    let One { code, text, document, complaints } = stopped(&office, &report, &around, asked);
     Ok(Answer::new(code, text, document).complaining(complaints))
+}
+
+/// What stands where the wait ended before anything was done.
+const NOBODY_WAS_ASKED: &str = "nobody was asked to stop";
+
+/// A call of `stop`.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    arguments: &'a args::Stop,
+    interrupt: &'a Interrupt,
+}
+
+/// What else there is once it has ended. It is done, whatever comes of these questions.
+#[derive(Default)]
+struct Around {
+    /// Who has taken the office by now, and who waits for it.
+    next: Vec<Next>,
+    /// Of what the holder has left behind: what is of another gateway, and of which.
+    of_others: Vec<(u32, Office)>,
+}
+
+impl Around {
+    fn of(store: &Store, office: &Office, report: &StopReport) -> Self {
+        let StopOutcome::Ended { instance, .. } = report.outcome else { return Self::default() };
+        let profile = store.profile(&office.profile);
+        let now = profile.and_then(|profile| profile.status_of(&office.kind)).ok();
+        let mut next = Vec::new();
+        if let Some(now) = now {
+            let has_taken = now.running && now.instance != Some(instance);
+            if has_taken && now.served_by.is_none() {
+                next.push(Next { pid: now.pid, waits: false });
+            }
+            next.extend(now.waiters.iter().map(|it| Next { pid: it.pid, waits: true }));
+        }
+        let mut of_others = Vec::new();
+        if !report.left_over.is_empty() {
+            let all = store.status_of_all().unwrap_or_default();
+            let owners = all.into_iter().filter(|it| it.verdict != Verdict::Dead);
+            for (pid, owner) in owners.filter_map(|it| Some((it.pid?, it.office))) {
+                let family = std::iter::once(pid).chain(sys::descendants(pid));
+                of_others.extend(family.map(|member| (member, owner.clone())));
+            }
+        }
+        Self { next, of_others }
+    }
+
+    fn owner_of(&self, pid: u32) -> Option<&Office> {
+        self.of_others.iter().find(|(member, _)| *member == pid).map(|(_, owner)| owner)
+    }
+}
+
+/// Who comes after the one that was stopped.
+#[derive(Clone, Copy)]
+struct Next {
+    pid: Option<u32>,
+    waits: bool,
+}
+
+/// A stop that is followed by a start at once is not what most people mean.
+fn of_next(office: &Office, next: &[Next], arguments: &args::Stop) -> Vec<Complaint> {
+    let told = |next: &Next| {
+        let who = next.pid.map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"));
+        let what = match next.waits {
+            true if arguments.desired => {
+                "waits for it and will take over, unless it was started with `--respect-desired`"
+            }
+            true => "waits for it and will take over",
+            false => "has taken over",
+        };
+        Complaint::new(format!("{office}: {who} {what}"))
+            .advising(format!("`incumbent {}` again, to stop that one", office.verb("stop")))
+    };
+    next.iter().map(told).collect()
 }
 
 /// What the kill may take after the time of the holder.
@@ -61,20 +144,28 @@ fn grace(arguments: &args::Stop) -> Duration {
 fn stop_all(global: &Global, arguments: &args::Stop) -> Outcome {
     let (profile, kind) = named_in(global)?;
     let progress = global.all_are_to("stop", "stop", arguments.timeout, grace(arguments));
-    let answers = match global.existing()? {
-        Some(store) => store.stop_all(profile.as_ref(), kind.as_ref(), &stop_options(arguments))?,
-        None => Vec::new(),
-    };
+    let interrupt = Interrupt::caught();
+    let asked = Asked { arguments, interrupt: &interrupt };
+    let mut all = Vec::new();
+    if let Some(store) = global.existing()? {
+        let options = stop_options(arguments, &interrupt);
+        for (office, report) in store.stop_all(profile.as_ref(), kind.as_ref(), &options)? {
+            all.push(match report {
+                Ok(report) => {
+                    let around = Around::of(&store, &office, &report);
+                    stopped(&office, &report, &around, asked)
+                }
+                Err(error) => One::failed(&office, &interrupt.explained(error, NOBODY_WAS_ASKED)),
+            });
+        }
+    }
     drop(progress);
-    let all = answers.into_iter().map(|(office, report)| match report {
-        Ok(report) => stopped(&office, &report, arguments),
-        Err(error) => One::failed(&office, &error),
-    });
-    Ok(One::of_all(global, all.collect(), exit::OK))
+    Ok(One::of_all(global, all, exit::OK))
 }
 
-fn stopped(office: &Office, report: &StopReport, arguments: &args::Stop) -> One {
-    let Told { text, complaint, holder, code } = told(office, &report.outcome, arguments);
+fn stopped(office: &Office, report: &StopReport, around: &Around, asked: Asked<'_>) -> One {
+    let arguments = asked.arguments;
+    let Told { text, complaint, holder, code } = told(office, &report.outcome, asked);
     let code = match &report.not_desired {
         Some(error) if code == exit::OK => output::exit_code(error),
         Some(_) | None => code,
@@ -127,8 +218,9 @@ fn stopped(office: &Office, report: &StopReport, arguments: &args::Stop) -> One 
         document["ended_left_over"] = json!(report.ended_left_over);
     }
     let mut complaints = beside(office, report);
-    complaints.extend(of_left_over(office, report, arguments));
+    complaints.extend(of_left_over(office, report, around, arguments));
     complaints.extend(starts_again.map(|it| again(office, &it, arguments)));
+    complaints.extend(of_next(office, &around.next, arguments));
     complaints.extend(complaint);
     One { code, text, document, complaints }
 }
@@ -173,24 +265,40 @@ fn beside(office: &Office, report: &StopReport) -> Vec<Complaint> {
 }
 
 /// What the holder had started, and what became of that.
-fn of_left_over(office: &Office, report: &StopReport, arguments: &args::Stop) -> Vec<Complaint> {
+fn of_left_over(
+    office: &Office,
+    report: &StopReport,
+    around: &Around,
+    arguments: &args::Stop,
+) -> Vec<Complaint> {
     let told = |process: &LeftOver| {
         let command = process.command.as_deref().unwrap_or("its command cannot be read");
         format!("pid {} ({command}), which the holder had started", process.pid)
     };
-    let option = if arguments.reap { "" } else { " (`--reap` ends such processes)" };
-    let reaped = report.reaped.iter().map(|it| format!("{office}: ended {}", told(it)));
-    let left = report.left_over.iter();
-    let left = left.map(|it| format!("{office}: {}, still runs{option}", told(it)));
-    reaped.chain(left).map(Complaint::new).collect()
+    let reaped = report.reaped.iter();
+    let reaped = reaped.map(|it| Complaint::new(format!("{office}: ended {}", told(it))));
+    let left = report.left_over.iter().map(|it| {
+        let what = format!("{office}: {}, still runs", told(it));
+        match around.owner_of(it.pid) {
+            // Never by a kill: that would look like a crash.
+            Some(owner) => Complaint::new(format!("{what}: it is of {owner}"))
+                .advising(format!("`incumbent {}` stops that one", owner.verb("stop"))),
+            None if arguments.reap => Complaint::new(what),
+            None => {
+                let pid = it.pid;
+                Complaint::new(format!("{what}: `kill {pid}` ends it (`--reap` would have)"))
+            }
+        }
+    });
+    reaped.chain(left).collect()
 }
 
 fn processes(all: &[LeftOver]) -> Value {
     all.iter().map(|it| json!({"pid": it.pid, "command": it.command})).collect()
 }
 
-fn stop_options(arguments: &args::Stop) -> StopOptions {
-    let mut options = StopOptions::new().by(by_us("stop"));
+fn stop_options(arguments: &args::Stop, interrupt: &Interrupt) -> StopOptions {
+    let mut options = StopOptions::new().by(by_us("stop")).cancel(interrupt.cancel());
     if let Some(timeout) = arguments.timeout {
         options = options.timeout(timeout);
     }
@@ -209,7 +317,8 @@ fn stop_options(arguments: &args::Stop) -> StopOptions {
     options
 }
 
-fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -> Told<'a> {
+fn told<'a>(office: &Office, outcome: &'a StopOutcome, asked: Asked<'_>) -> Told<'a> {
+    let Asked { arguments, interrupt } = asked;
     let done = |text| Told::saying(text, exit::OK);
     let refused = Told::refusing;
     match outcome {
@@ -244,8 +353,16 @@ fn told<'a>(office: &Office, outcome: &'a StopOutcome, arguments: &args::Stop) -
         }
         StopOutcome::StillRunning(holder, why) => {
             let is_frozen = holder.flags.frozen;
-            let what = format!("{office}: still running: {why} ({})", named(holder.pid));
-            let complaint = Complaint::new(what);
+            let who = named(holder.pid);
+            // Else something kept it from being asked.
+            if interrupt.came() && holder.reason == Reason::TimedOut {
+                let what = format!("{office}: interrupted: {who} was asked to stop and still runs");
+                let complaint = Complaint::new(what)
+                    .advising(format!("`incumbent {}` waits for it again", office.verb("stop")))
+                    .advising(format!("`incumbent {}` says how it is", office.verb("status")));
+                return refused(complaint, Some(holder), exit::NO);
+            }
+            let complaint = Complaint::new(format!("{office}: still running: {why} ({who})"));
             let complaint = if arguments.force || is_frozen || holder.cannot_be_signalled() {
                 complaint.advising(holder.advice())
             } else {

@@ -45,6 +45,9 @@ pub enum Signalled {
     Served(Office),
     /// The holder was not signalled; why, as a clause for people.
     NotSent(Box<Holder>, String),
+    /// This process of the holder does nothing about the signal, which would have ended it: nothing
+    /// was sent.
+    WouldEnd(Box<Holder>, Pid),
 }
 
 impl Signalled {
@@ -63,7 +66,9 @@ impl Profile {
     /// `by` names who sends it, for the event `signal_sent`; where the store cannot be written, it
     /// is sent without.
     ///
-    /// A process that does not expect the signal may end by it.
+    /// A process that does nothing about the signal would end by it: nothing is sent to that one
+    /// where the kernel tells (Linux). One that was started a moment ago may not have come to that
+    /// yet.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -122,6 +127,12 @@ impl Profile {
             }
             Ruling::Alive(_) => prove(inner, &record, &judged),
         };
+        if let Ok(proven) = &proven
+            && proven.ends_by(signal)
+        {
+            let holder = Holder::of(&record, &office, &judged);
+            return Ok(Signalled::WouldEnd(Box::new(holder), proven.pid()));
+        }
         let sent = proven.and_then(|proven| match proven.send(signal) {
             Ok(()) => Ok(Ok(proven.pid())),
             Err(_) if proven.has_ended() => Err(Unproven::Gone),

@@ -63,10 +63,25 @@ impl Run {
         };
         Ok(match (claim?, signal) {
             // Granted in the very moment of the signal: dropping the tenure releases it.
-            (Claim::Granted(_) | Claim::Held(_), Some(signal)) => Claimed::Signalled(signal),
+            (Claim::Granted(_), Some(signal)) => {
+                self.tell_of_no_start(profile, &signal, None);
+                Claimed::Signalled(signal)
+            }
+            (Claim::Held(holder), Some(signal)) => {
+                self.tell_of_no_start(profile, &signal, Some(&holder));
+                Claimed::Signalled(signal)
+            }
             (Claim::Granted(tenure), None) => Claimed::Granted(tenure),
             (Claim::Held(holder), None) => Claimed::Held(holder),
         })
+    }
+
+    /// Whoever waited is told how things stand.
+    fn tell_of_no_start(&self, profile: &Profile, signal: &Signalled, holder: Option<&Holder>) {
+        let office = &profile.office(&self.claim.kind);
+        let asked = self.claim.replace.is_some()
+            && holder.is_some_and(|holder| holder.reason == Reason::TimedOut);
+        (self.tell)(&Notice::NotStarted { office, signal: signal.number, holder, asked });
     }
 
     /// Whoever waits for the end of what it is in waits for its own.
@@ -171,6 +186,7 @@ impl Run {
             match inbox.received.recv_timeout(LOOK_EVERY.min(until.remaining())) {
                 Ok(RunEvent::Signal(signal)) => {
                     if let Some(signalled) = Signalled::of(&signal) {
+                        self.tell_of_no_start(profile, &signalled, None);
                         return Ok(Some(signalled));
                     }
                 }

@@ -9,7 +9,7 @@ use crate::clock::{length, millis};
 use crate::office::tenure::Replaced;
 use crate::process::descendants::LeftOver;
 use crate::sys::{ChildEnd, Pid, signal_name};
-use crate::{Error, Office};
+use crate::{Error, Holder, Office};
 
 /// Something that the log of a run should have. Its text is one line, without a full stop. Times
 /// and pids are those of the moment; later versions may tell more.
@@ -21,6 +21,9 @@ pub enum Notice<'a> {
     Started { office: &'a Office, pid: u32 },
     /// This process is inside of the run that holds what it is about to wait for, or to take over.
     InOwnRun { office: &'a Office, pid: u32 },
+    /// A signal ended the wait, and nothing was started. `holder` is who was in the way; it was
+    /// `asked` to stop.
+    NotStarted { office: &'a Office, signal: i32, holder: Option<&'a Holder>, asked: bool },
     /// So many starts of our party failed: the next one waits.
     Storm { starts: usize, wait: Duration },
     /// A holder was replaced.
@@ -94,6 +97,18 @@ impl fmt::Display for Notice<'_> {
         match self {
             Self::Started { office, pid } => {
                 write!(f, "{office}: started the command (pid {pid})")
+            }
+            Self::NotStarted { office, signal, holder, asked } => {
+                let signal = signal_name(*signal);
+                write!(f, "{office}: {signal} ended the wait, and nothing was started")?;
+                match holder {
+                    Some(holder) if *asked => {
+                        let who = process(holder.pid);
+                        write!(f, ": {who} was asked to stop, and may end yet")
+                    }
+                    Some(holder) => write!(f, ": {holder}"),
+                    None => Ok(()),
+                }
             }
             Self::Storm { starts, wait } => write!(
                 f,

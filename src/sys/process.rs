@@ -132,6 +132,18 @@ impl ProcessHandle {
         self.0.send(number)
     }
 
+    /// Whether it is known that the signal of this number would end it, because it does nothing
+    /// about it. Only Linux tells.
+    pub(crate) fn ends_by(&self, number: i32) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.0.ends_by(number);
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = number;
+            false
+        }
+    }
+
     /// Lets it go on if it is stopped: SIGCONT. `Unsupported` where nothing is ever stopped.
     ///
     /// # Errors

@@ -57,6 +57,39 @@ pub fn parse_status(bytes: &[u8]) -> Status {
     status
 }
 
+/// Which signals a process blocks, ignores and catches, as `/proc/<pid>/status` says it
+/// (`proc_pid_status(5)`): a bit for each, the lowest for signal 1. What it blocks is that of its
+/// first thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dispositions {
+    pub blocked: u64,
+    pub ignored: u64,
+    pub caught: u64,
+}
+
+impl Dispositions {
+    /// Whether the kernel does with this signal what it does where nobody has said anything. What
+    /// is blocked may be taken by signalfd(2) or sigwait(3).
+    pub fn leave_to_kernel(self, signal: u32) -> bool {
+        let bit = signal.checked_sub(1).and_then(|place| 1_u64.checked_shl(place)).unwrap_or(0);
+        bit != 0 && (self.blocked | self.ignored | self.caught) & bit == 0
+    }
+}
+
+/// Parses them; `None` where one of the three lines is missing.
+pub fn parse_dispositions(bytes: &[u8]) -> Option<Dispositions> {
+    let mask = |name: &[u8]| {
+        let line = bytes.split(|&byte| byte == b'\n').find(|line| line.starts_with(name))?;
+        let value = std::str::from_utf8(line[name.len()..].trim_ascii()).ok()?;
+        u64::from_str_radix(value, 16).ok()
+    };
+    Some(Dispositions {
+        blocked: mask(b"SigBlk:")?,
+        ignored: mask(b"SigIgn:")?,
+        caught: mask(b"SigCgt:")?,
+    })
+}
+
 /// What people want to know of `/proc/<pid>/status`.
 pub fn parse_details(bytes: &[u8]) -> super::Details {
     let mut details = super::Details::default();
@@ -241,6 +274,20 @@ mod tests {
         let inner = parse_status(fixture!("status-inner-namespace"));
         assert_eq!(inner.namespace_depth, Some(3));
         assert_eq!(parse_status(b"Uid:\t-1\nTgid:\t0\nNSpid"), Status::default());
+    }
+
+    #[test]
+    fn what_a_process_does_about_signals() {
+        let found = parse_dispositions(
+            b"SigPnd:\t0\nSigBlk:\t0000000000000200\nSigIgn:\t0000000000001000\n\
+              SigCgt:\t0000000000000001\n",
+        )
+        .unwrap();
+        let left = (1..=64).filter(|signal| !found.leave_to_kernel(*signal));
+        assert_eq!(left.collect::<Vec<_>>(), [1, 10, 13]);
+        assert!(!found.leave_to_kernel(0) && !found.leave_to_kernel(65));
+        assert_eq!(parse_dispositions(b"SigBlk:\t0\nSigIgn:\t0\nSigCgt:\tx\n"), None);
+        assert_eq!(parse_dispositions(b"SigBlk:\t0\nSigCgt:\t0\n"), None);
     }
 
     #[test]

@@ -124,6 +124,11 @@ impl Proven {
         self.handle.send(number)
     }
 
+    /// Whether it is known that this signal would end it.
+    pub(crate) fn ends_by(&self, number: i32) -> bool {
+        self.handle.ends_by(number)
+    }
+
     /// SIGKILL, `TerminateProcess`. A process that has ended meanwhile is no error.
     pub(crate) fn kill(&self) -> io::Result<()> {
         match self.handle.kill() {

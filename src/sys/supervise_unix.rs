@@ -15,8 +15,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use rustix::process::Signal;
 use signal_hook::consts::signal as number;
@@ -369,10 +369,29 @@ pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> io::Result<()> {
         [number::SIGINT, number::SIGTERM].into_iter().filter(|signal| !is_ignored(*signal))
     {
         // In this order: the first one sets what makes the second one end us.
+        let which = usize::try_from(signal).unwrap_or(0);
         signal_hook::flag::register_conditional_default(signal, Arc::clone(flag))
+            .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(&BY), which))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(flag)))?;
     }
     Ok(())
+}
+
+/// Which signal has set such a flag.
+static BY: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+
+/// The signal that has interrupted us, if one has.
+#[cfg(feature = "cli")]
+pub(crate) fn interrupted_by() -> Option<i32> {
+    i32::try_from(BY.load(Ordering::Relaxed)).ok().filter(|signal| *signal != 0)
+}
+
+/// Ends this process by a signal, as if nobody had caught it.
+#[cfg(feature = "cli")]
+pub(crate) fn end_by(signal: i32) {
+    if let Err(error) = signal_hook::low_level::emulate_default_handler(signal) {
+        tracing::debug!(%error, signal, "this process does not end by a signal");
+    }
 }
 
 /// Whether nobody reads our standard output any more (a closed pipe).

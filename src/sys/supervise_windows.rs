@@ -436,6 +436,16 @@ pub(crate) fn cancel_on_interrupt(
     Ok(())
 }
 
+/// Ctrl-C ends the process.
+#[cfg(feature = "cli")]
+pub(crate) fn interrupted_by() -> Option<i32> {
+    None
+}
+
+/// There are no signals.
+#[cfg(feature = "cli")]
+pub(crate) fn end_by(_signal: i32) {}
+
 /// A console signals all that are attached to it, and here everything may be.
 pub(crate) fn has_terminal() -> bool {
     true

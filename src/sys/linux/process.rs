@@ -430,6 +430,21 @@ impl ProcessHandle {
         self.signal(Signal::from_named_raw(number).ok_or(Errno::INVAL)?)
     }
 
+    /// See [`super::ProcessHandle::ends_by`].
+    pub fn ends_by(&self, signal: i32) -> bool {
+        let (Self::Pidfd { pid, .. } | Self::Number { pid, .. }) = self;
+        // signal(7): what the others do is their end.
+        let is_harmless = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+        let Ok(number) = u32::try_from(signal) else { return false };
+        process_table_is_ours()
+            && !is_harmless.contains(&signal)
+            && read_proc(&format!("/proc/{pid}/status"))
+                .and_then(|bytes| procfs::parse_dispositions(&bytes))
+                .is_some_and(|found| found.leave_to_kernel(number))
+            // Else it may have been that of another process.
+            && !self.wait_ended(Duration::ZERO)
+    }
+
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         match self {
             Self::Pidfd { pidfd, .. } => Ok(rustix::process::pidfd_send_signal(pidfd, signal)?),

@@ -123,7 +123,9 @@ fn the_unit_of_whoever_stopped_it_is_on_record() {
 #[test]
 fn who_sent_the_signal_that_ended_it_is_on_record() {
     let sandbox = Sandbox::new();
-    let run = sandbox.hold(&[]);
+    // It catches it, and ends by it.
+    let script = "trap 'trap - USR1; kill -USR1 $$' USR1; echo $$; while :; do read -r x; done";
+    let run = sandbox.hold_with(&["/bin/sh", "-c", script]);
     sandbox.cli(["signal", "USR1"]).assert_code(0);
     assert!(wait_ended(run.pid(), LIMIT));
     drop(run);

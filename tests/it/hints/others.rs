@@ -2,9 +2,9 @@
 
 use rustix::process::Signal;
 
-use super::{BTreeSet, code_of, filled_in, paste};
+use super::{BTreeSet, code_of, filled_in, paste, supervisors};
 use crate::support::{
-    Answer, LIMIT, Process, START, Sandbox, eventually, has, mode, set_mode, skipped, sleeper,
+    Answer, Identity, LIMIT, Process, Run, START, Sandbox, eventually, mode, set_mode, sleeper,
     wait_stopped,
 };
 
@@ -34,40 +34,40 @@ const PROGRAMS: [&str; 19] = [
 /// Each kind of such a hint, and its test: as a person would paste it.
 pub(super) const KINDS: &[(&str, fn())] = &[
     ("chmod", chmod),
+    ("find", find),
     ("kill", kill_of_a_holder),
     ("kill -CONT", kill_cont),
     ("kill -KILL", kill_kill),
-    ("sv down", sv),
-    ("sv restart", sv),
+    ("pm2 restart", supervisors::pm2),
+    ("pm2 start", supervisors::pm2),
+    ("pm2 stop", supervisors::pm2),
+    ("s6-svc -d", supervisors::s6),
+    ("s6-svc -r", supervisors::s6),
+    ("s6-svc -u", supervisors::s6),
+    ("supervisorctl restart", supervisors::supervisord),
+    ("supervisorctl start", supervisors::supervisord),
+    ("supervisorctl stop", supervisors::supervisord),
+    ("sv down", supervisors::runit),
+    ("sv restart", supervisors::runit),
+    ("sv up", supervisors::runit),
+    ("systemctl restart", supervisors::systemd_of_a_user),
+    ("systemctl start", supervisors::systemd_of_a_user),
+    ("systemctl stop", supervisors::systemd_of_a_user),
     ("unset", unset),
 ];
 
 /// Those that are not run here, and why.
 pub(super) const NOT_RUN: &[(&str, &str)] = &[
-    ("chown", "only root gives files away"),
+    ("chown", "`doctor/place.rs` pastes it: only root gives files away"),
     ("docker run", "needs docker"),
     ("docker unpause", "needs docker; what it does, `verbs/frozen.rs` does by the control group"),
-    ("echo", "needs a control group of its own: `verbs/frozen.rs`"),
-    ("find", "its DIR is left to the reader"),
-    ("journalctl", "needs a service of a running systemd"),
+    ("echo", "`verbs/frozen.rs` pastes it: needs a control group of its own"),
+    ("journalctl", "needs a service of a running systemd, with a journal"),
     ("launchctl start", "needs macOS"),
-    ("nsenter -t", "needs root, and another mount namespace"),
-    ("pm2 restart", "needs pm2, which is no package: `supervisors/` has a stand-in"),
-    ("pm2 start", "needs pm2"),
-    ("pm2 stop", "needs pm2"),
-    ("s6-svc -d", "as `sv down`"),
-    ("s6-svc -r", "as `sv restart`"),
-    ("s6-svc -u", "as `sv up`"),
-    ("sv up", "`sv` sees that it is advised; that it starts the service is not proven yet"),
-    ("supervisorctl restart", "needs supervisord"),
-    ("supervisorctl start", "needs supervisord"),
-    ("supervisorctl stop", "needs supervisord"),
-    ("systemctl edit", "needs a service of a running systemd, and an editor"),
-    ("systemctl restart", "needs a service of a running systemd"),
-    ("systemctl start", "needs a service of a running systemd"),
-    ("systemctl status", "needs a service of a running systemd"),
-    ("systemctl stop", "needs a service of a running systemd"),
-    ("systemctl thaw", "needs a service of a running systemd"),
+    ("nsenter -t", "`doctor/surroundings.rs` pastes it: needs root, and mounts of its own"),
+    ("systemctl edit", "needs an editor, and a person"),
+    ("systemctl status", "its PID is left to the reader"),
+    ("systemctl thaw", "needs a running systemd that can freeze; `verbs/frozen.rs` has the group"),
 ];
 
 /// Made of a verb that is an argument of its own: `systemctl(manager, "stop", unit)`.
@@ -127,7 +127,7 @@ fn a_hint_for_another_program_is_found_in_the_source() {
 
 /// The command that was advised, as it was printed.
 #[track_caller]
-fn hint(answer: &Answer, begin: &str) -> String {
+pub(super) fn hint(answer: &Answer, begin: &str) -> String {
     let text = format!("{}{}", answer.err, answer.out);
     let mut pieces = text.split('`').skip(1).step_by(2);
     let found = pieces.find(|piece| piece.starts_with(&format!("{begin} ")));
@@ -215,35 +215,51 @@ pub(super) fn unset() {
     Process::start(again).finish(LIMIT).assert_code(3);
 }
 
-/// A service of runit: it is put down and up by its supervisor, and so it is told.
+/// What a gateway has left behind is ended by what the stop says of it.
 #[test]
-pub(super) fn sv() {
-    if !has("runsv") || !has("sv") {
-        return skipped("needs runit");
-    }
+fn kill_of_what_was_left_behind() {
+    const LEAVES: &str = "
+        setsid sleep 1000 > /dev/null 2>&1 < /dev/null & left=$!
+        trap 'exit 0' TERM; echo $$; echo $left
+        while :; do wait; done";
     let sandbox = Sandbox::new();
-    let start = "incumbent run --exec --no-backoff -- sleep 1000";
-    sandbox.write_script("gw/run", format!("#!/bin/sh\nexec {start}\n"));
-    let mut command = sandbox.program("runsv");
-    command.arg(sandbox.file("gw"));
-    let supervisor = Process::start(command);
-    let pid = |before: Option<u32>| {
-        eventually("it runs", LIMIT, || {
-            let (code, status) = sandbox.status();
-            let pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-            pid.filter(|pid| code == 0 && Some(*pid) != before)
-        })
-    };
-    let first = pid(None);
-    let told = sandbox.cli(["restart"]).assert_code(75);
-    paste(&sandbox, &hint(&told, "sv restart"));
-    let second = pid(Some(first));
+    let words = ["run", "--no-backoff", "--leave", "--", "/bin/sh", "-c", LEAVES];
+    let mut run = Run::start(sandbox.incumbent(words));
+    let left = Identity::of(run.process.line().parse().unwrap()).unwrap();
     let told = sandbox.cli(["stop"]).assert_code(0);
-    paste(&sandbox, &hint(&told, "sv down")).assert_code(0);
-    eventually("it is down", LIMIT, || (sandbox.status().0 == 3).then_some(()));
+    assert!(!left.is_gone(), "{told:#?}");
+    paste(&sandbox, &hint(&told, "kill")).assert_code(0);
+    left.wait_gone(LIMIT);
+    run.process.finish_with_stdin_open(LIMIT).assert_code(0);
+}
+
+/// Symptom: after `evict --force` the advice was to start it, next to the process that went on.
+#[test]
+fn kill_of_what_was_evicted() {
+    let sandbox = Sandbox::new();
+    let mut owner = sleeper(&sandbox);
+    sandbox.cli(["claim", "--pid", &owner.pid().to_string()]).assert_code(0);
+    sandbox.cli(["evict", "--force"]).assert_code(0);
     let told = sandbox.cli(["status"]).assert_code(3);
-    assert!(!told.out.contains("incumbent run"), "{told:#?}");
-    hint(&told, "sv up");
-    assert_ne!(first, second);
-    drop(supervisor);
+    assert!(told.out.contains("still runs, without the office"), "{told:#?}");
+    paste(&sandbox, &hint(&told, "kill")).assert_code(0);
+    owner.wait(LIMIT);
+    let told = sandbox.cli(["status"]).assert_code(3);
+    assert!(!told.out.contains("still runs"), "{told:#?}");
+}
+
+/// The log of the store has another name: it could be moved away under it.
+#[test]
+pub(super) fn find() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.hold(&[]);
+    let other = sandbox.file("store/other");
+    std::fs::hard_link(sandbox.file("store/state.db-wal"), &other).unwrap();
+    let start = ["--profile", "work", "run", "--no-backoff", "--", "true"];
+    let told = sandbox.cli(start).assert_code(78);
+    let found = paste(&sandbox, &hint(&told, "find").replace(" DIR ", " . ")).assert_code(0);
+    assert!(found.out.lines().any(|line| line.ends_with("/other")), "{found:#?}");
+    std::fs::remove_file(other).unwrap();
+    sandbox.cli(start).assert_code(0);
+    run.end().assert_code(0);
 }

@@ -5,6 +5,7 @@ mod asked;
 mod desired;
 mod first_process;
 mod intents;
+mod interrupted;
 mod owner;
 mod proof;
 mod reap;

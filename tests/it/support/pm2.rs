@@ -39,6 +39,13 @@ impl<'a> Pm2<'a> {
         command
     }
 
+    /// A line in a shell in which `pm2` is this one.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut shell = self.sandbox.shell_beside(&self.program, line);
+        shell.env("PM2_HOME", self.sandbox.file("pm2")).env("PM2_DISABLE_VERSION_CHECK", "true");
+        shell
+    }
+
     /// `pm2`, to its end.
     #[track_caller]
     pub fn ask(&self, words: &[&str]) -> Answer {

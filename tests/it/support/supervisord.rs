@@ -54,6 +54,12 @@ impl<'a> Supervisord<'a> {
         self.process.pid()
     }
 
+    /// A line in a shell in which `supervisorctl` is this one; it finds its configuration where it
+    /// is started.
+    pub fn shell(&self, line: &str) -> Command {
+        self.sandbox.shell_beside(&self.supervisorctl, line)
+    }
+
     /// `supervisorctl`, to its end.
     #[track_caller]
     pub fn ctl(&self, words: &[&str]) -> Answer {

@@ -28,6 +28,13 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
 }
 
 impl Sandbox {
+    /// A line in a shell that finds programs in the directory of `tool` first.
+    pub fn shell_beside(&self, tool: &Path, line: &str) -> Command {
+        let mut shell = self.shell(&format!("PATH=$TOOLS:$PATH; export PATH; {line}"));
+        shell.env("TOOLS", tool.parent().unwrap());
+        shell
+    }
+
     /// Makes an executable file of the sandbox. Another process writes it: if we had it open for
     /// writing while a test beside us forks, executing it would fail (ETXTBSY).
     pub fn write_script(&self, name: impl AsRef<OsStr>, contents: impl AsRef<[u8]>) -> PathBuf {

@@ -11,7 +11,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    LIMIT, Sandbox, eventually, is_root, kill, pid_namespace, skipped, tagged, wait_stopped,
+    LIMIT, Process, Sandbox, eventually, is_root, kill, pid_namespace, skipped, tagged,
+    wait_stopped,
 };
 
 /// A control group that can be frozen. Thawed and removed in the end, with what is left in it.
@@ -115,9 +116,10 @@ fn who_is_frozen_is_said_to_be() {
         let refused = sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(75);
         refused.assert_complains(&["it is frozen", "echo "]);
         let stop = sandbox.cli(["stop", "--timeout", "0"]).assert_code(1);
-        stop.assert_complains(&["still running", "because it is frozen", "echo "]);
-        // It was asked, and sees that now.
-        freezer.thaw();
+        let stop = stop.assert_complains(&["still running", "because it is frozen", "echo "]);
+        // It was asked, and sees that now: by the very words that are told.
+        let told = stop.err.split('`').find(|piece| piece.starts_with("echo ")).unwrap();
+        Process::start(sandbox.shell(told)).finish(LIMIT).assert_code(0);
         run.process.finish_with_stdin_open(LIMIT).assert_code(0);
         sandbox.assert_status(3, "dead", "planned_stop");
     }

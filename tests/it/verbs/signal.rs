@@ -87,3 +87,28 @@ fn a_recorded_process_gets_it_itself() {
     assert_eq!(script.process.line(), "USR1");
     script.kill();
 }
+
+/// Symptom: `signal USR1` ended a gateway that knew nothing of that signal, and the end was told as
+/// a crash. It holds because the kernel is asked first what the process does about it.
+#[test]
+fn what_would_end_the_gateway_is_not_sent() {
+    let sandbox = Sandbox::new();
+    let script = "trap 'echo HUP' HUP; trap '' USR2; echo $$; while :; do read -r line; done";
+    let mut run = sandbox.hold_with(&["/bin/sh", "-c", script]);
+    let who = format!("pid {} does not handle it", run.command.pid);
+    for word in ["USR1", "ALRM", "PIPE"] {
+        let told = sandbox.cli(["signal", word]).assert_code(1);
+        told.assert_complains(&["was not sent", &who, "`incumbent stop "]);
+    }
+    let (code, document) = sandbox.json(["signal", "USR1"]);
+    assert_eq!((code, &document["sent"]), (1, &json!(false)), "{document:#}");
+    assert_eq!(document["holder"]["pid"], run.pid(), "{document:#}");
+    // What it handles, what it ignores, and what ends nobody.
+    for word in ["HUP", "USR2", "WINCH", "CONT", "URG"] {
+        sandbox.cli(["signal", word]).assert_code(0);
+    }
+    assert_eq!(run.process.line(), "HUP");
+    assert_eq!(sandbox.number("SELECT count(*) FROM events WHERE event = 'signal_sent'"), 5);
+    assert!(!run.command.is_gone());
+    drop(run);
+}
