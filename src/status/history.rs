@@ -35,8 +35,9 @@ pub struct Incarnation {
     #[serde(rename = "ended_at", serialize_with = "as_rfc3339")]
     pub ended_at_ms: Option<i64>,
     /// When somebody else first saw that it had ended: Unix milliseconds, wall time. It ended some
-    /// time before. `None` where it recorded its end itself, or its `run` did, or who stopped it,
-    /// and in rows of version 0.1.
+    /// time before. `None` where it recorded its end itself, or its `run` did, and in rows of
+    /// version 0.1. Without `ended_at_ms`, too: this very question has seen it, or a keeper did,
+    /// who noted when that was.
     #[serde(rename = "exit_seen_at", serialize_with = "as_rfc3339")]
     pub exit_seen_at_ms: Option<i64>,
     /// Why it ended. Present without `ended_at_ms` when it is dead and nobody has
@@ -217,7 +218,7 @@ fn incarnations(inner: &Inner, recorded: Vec<(Record, Option<u64>)>) -> Result<V
                 return Ok(recorded);
             };
             let end = ended::unrecorded_end(inner, &record, reason)?;
-            let end = ended::not_recorded(inner, &record, end);
+            let end = ended::not_recorded(&record, end);
             Ok(Incarnation {
                 exit_seen_at_ms: end.exit_seen_at_ms,
                 end_reason: Some(end.reason),
