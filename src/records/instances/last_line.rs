@@ -1,8 +1,8 @@
 //! Of what a command last wrote to its standard error: the line that says why it ended.
 //!
-//! Mostly that is the last line. An uncaught exception of Python is told by a line of its own, after
-//! the frames; its message may go on for some lines more, and warnings about objects that were not
-//! closed may follow. That line is what a person wants to read.
+//! Mostly that is the last line. An uncaught exception of Python is told by a line of its own,
+//! after the frames; its message may go on for some lines more, and warnings about objects that
+//! were not closed may follow. That line is what a person wants to read.
 
 use std::ops::Range;
 
@@ -118,23 +118,38 @@ impl Line<'_> {
 mod tests {
     use super::*;
 
-    const TRACEBACK: &str = "Traceback (most recent call last):\n  File \"bot.py\", line 9, in \
-                             <module>\n    main()\n    ~~~~^^\n  File \"bot.py\", line 3, in main\n    \
-                             raise RuntimeError('no chat')\n";
+    const TRACEBACK: &str = "Traceback (most recent call last):
+  File \"bot.py\", line 9, in <module>
+    main()
+    ~~~~^^
+  File \"bot.py\", line 3, in main
+    raise RuntimeError('no chat')
+";
+
+    const CHAINED: &str = "KeyError: 'chat'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File \"bot.py\", line 5, in f
+    g()
+config.NoChat: no chat in bot.toml
+";
+
+    const GROUP: &str = "  + Exception Group Traceback (most recent call last):
+  |   File \"g.py\", line 1, in <module>
+  |     raise g
+  | ExceptionGroup: two (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | ValueError: first
+    +---------------- 2 ----------------
+    | KeyError: 'second'
+    +------------------------------------
+";
 
     #[test]
     fn the_line_that_says_why() {
         let after = |rest: &str| format!("polling\n{TRACEBACK}{rest}");
-        let chained = after(
-            "KeyError: 'chat'\n\nDuring handling of the above exception, another exception \
-             occurred:\n\nTraceback (most recent call last):\n  File \"bot.py\", line 5, in f\n    \
-             g()\nconfig.NoChat: no chat in bot.toml\n",
-        );
-        let group = "  + Exception Group Traceback (most recent call last):\n  |   File \"g.py\", \
-                     line 1, in <module>\n  |     raise g\n  | ExceptionGroup: two (2 \
-                     sub-exceptions)\n  +-+---------------- 1 ----------------\n    | ValueError: \
-                     first\n    +---------------- 2 ----------------\n    | KeyError: 'second'\n    \
-                     +------------------------------------\n";
         let cases = [
             // Whatever program it is.
             (String::new(), None),
@@ -154,8 +169,8 @@ mod tests {
                 ),
                 Some("p.ValidationError: 1 error for Bot"),
             ),
-            (chained, Some("config.NoChat: no chat in bot.toml")),
-            (group.to_owned(), Some("ExceptionGroup: two (2 sub-exceptions)")),
+            (after(CHAINED), Some("config.NoChat: no chat in bot.toml")),
+            (GROUP.to_owned(), Some("ExceptionGroup: two (2 sub-exceptions)")),
             // The cleaning up after it says nothing of why.
             (
                 after(&format!(
