@@ -16,7 +16,7 @@ pub(super) fn run_with_its_last_words() {
     assert!(command.contains(" --no-backoff -- sh -c "), "{command}");
     paste(&sandbox, &command).assert_code(1);
     let told = sandbox.cli(["status"]).assert_code(3);
-    assert!(told.out.contains("stderr: it's no chat"), "{told:#?}");
+    assert!(told.out.contains("exit code 1: it's no chat"), "{told:#?}");
 }
 
 /// The gateway of another store, profile and kind is started again as it was, by a start that names
