@@ -98,18 +98,7 @@ impl fmt::Display for Notice<'_> {
             Self::Started { office, pid } => {
                 write!(f, "{office}: started the command (pid {pid})")
             }
-            Self::NotStarted { office, signal, holder, asked } => {
-                let signal = signal_name(*signal);
-                write!(f, "{office}: {signal} ended the wait, and nothing was started")?;
-                match holder {
-                    Some(holder) if *asked => {
-                        let who = process(holder.pid);
-                        write!(f, ": {who} was asked to stop, and may end yet")
-                    }
-                    Some(holder) => write!(f, ": {holder}"),
-                    None => Ok(()),
-                }
-            }
+            Self::NotStarted { .. } => self.fmt_of_wait(f),
             Self::Storm { starts, wait } => write!(
                 f,
                 "{starts} failed starts in a row: waiting {} before the next",
@@ -206,6 +195,20 @@ impl fmt::Display for Notice<'_> {
 }
 
 impl Notice<'_> {
+    /// How it stands where a signal has ended the wait for the office.
+    fn fmt_of_wait(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::NotStarted { office, signal, holder, asked } = self else { return Ok(()) };
+        let signal = signal_name(*signal);
+        write!(f, "{office}: {signal} ended the wait, and nothing was started")?;
+        match holder {
+            Some(holder) if *asked => {
+                write!(f, ": {} was asked to stop, and may end yet", process(holder.pid))
+            }
+            Some(holder) => write!(f, ": {holder}"),
+            None => Ok(()),
+        }
+    }
+
     /// What is told of those that a run is related to.
     fn fmt_of_family(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -34,7 +34,7 @@ pub(crate) fn exception(words: &str) -> Option<Range<usize>> {
         let at = frame + lines[frame..].iter().position(next)?;
         lines[at].names_something().then_some(at)
     });
-    let at = after_frames.or_else(|| lines.iter().rposition(|line| line.names_error()))?;
+    let at = after_frames.or_else(|| lines.iter().rposition(Line::names_error))?;
     let is_last = !lines[at + 1..].iter().any(Line::is_logged);
     is_last.then(|| lines[at].range())
 }
