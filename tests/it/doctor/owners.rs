@@ -76,7 +76,7 @@ fn a_holder_that_misses_its_heartbeats_is_named() {
     let run = sandbox.hold(&[]);
     sandbox.forge("UPDATE instances SET heartbeat_every_ms = 1000, heartbeat_at_ms = 1000000");
     let diagnosis = sandbox.doctor();
-    diagnosis.assert("unresponsive", "warning", &["default/gateway", "every 1000 ms"]);
+    diagnosis.assert("unresponsive", "warning", &["default/gateway", "every 1 s"]);
     diagnosis.assert_only(&["unresponsive"]);
     run.end().assert_code(0);
 }
@@ -209,7 +209,7 @@ fn anchors_that_nobody_holds_are_garbage() {
     sandbox.cli(["evict"]).assert_code(0);
     assert_eq!(sandbox.anchor_names().len(), 1);
     let diagnosis = sandbox.doctor();
-    let finding = diagnosis.assert("orphan_anchors", "info", &["1 anchor", "nobody holds"]);
+    let finding = diagnosis.assert("orphan_anchors", "info", &["1 lock file", "nobody holds"]);
     diagnosis.assert_only(&[]);
     sandbox.try_remedy(finding, "incumbent doctor --fix").assert_code(0);
     assert_eq!(sandbox.anchor_names().len(), 0);
