@@ -18,6 +18,10 @@ pub(crate) enum CoreDumps {
 /// Where they go on this machine.
 #[cfg(target_os = "linux")]
 pub(crate) fn core_dumps() -> CoreDumps {
+    // The texts that are kept are the same on every machine.
+    if cfg!(test) {
+        return CoreDumps::Files;
+    }
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     let path = crate::environment::value("PATH").unwrap_or_default();
     let has_program = std::env::split_paths(&path).any(|place| place.join("coredumpctl").is_file());
