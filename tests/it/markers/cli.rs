@@ -306,7 +306,7 @@ fn where_there_is_no_store_there_is_no_marker() {
     let (code, refused) = sandbox.marker(pid, &["write", "note"]);
     assert_eq!((code, &refused["error"]["kind"]), (3, &json!("not_running")), "{refused:#}");
     let message = refused["error"]["message"].as_str().unwrap();
-    assert_eq!(message, format!("no process with pid {pid}"));
+    assert_eq!(message, format!("there is no process with pid {pid}"));
     assert!(refused["error"]["hint"].is_string(), "{refused:#}");
     assert_eq!(sandbox.marker_rows(), [] as [Value; 0]);
 }
@@ -377,7 +377,7 @@ fn a_process_that_has_just_ended_does_not_run() {
         sandbox
             .cli(words().chain([pid.as_str()]))
             .assert_code(3)
-            .assert_complains(&[&format!("no process with pid {pid}"), "try:"]);
+            .assert_complains(&[&format!("there is no process with pid {pid}"), "try:"]);
         for wrong in ["0", "-1", "4711x"] {
             sandbox.cli(words().chain([wrong])).assert_code(2);
         }

@@ -163,7 +163,7 @@ fn a_dead_process_holds_nothing() {
         sandbox
             .cli(words)
             .assert_code(3)
-            .assert_complains(&[&format!("no process with pid {pid}")]);
+            .assert_complains(&[&format!("there is no process with pid {pid}")]);
     }
 }
 
