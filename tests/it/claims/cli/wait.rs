@@ -226,7 +226,9 @@ fn a_waiter_is_shown_and_is_no_refusal() {
 fn each_wait_in_vain_is_one_refusal() {
     let sandbox = Sandbox::new();
     let owner = sandbox.hold(&["--lock", "token=mine"]);
-    let waiters: Vec<_> = (0..12).map(|_| sandbox.wait_for_office(&["--wait=1500ms"])).collect();
+    // Whoever finds the store busy at its end waits no longer for that: one after the other.
+    let wait = |nth: u64| sandbox.wait_for_office(&[&format!("--wait={}ms", 1_500 + nth * 250)]);
+    let waiters: Vec<_> = (0..12).map(wait).collect();
     for waiter in waiters {
         waiter.finish(LIMIT).assert_code(75);
     }
