@@ -29,6 +29,7 @@ const KINDS: &[(&str, fn())] = &[
     ("evict", doctor::evict),
     ("evict --force", holders::evict_by_force),
     ("history", doctor::history),
+    ("help", verbs::help),
     ("import", verbs::import),
     ("lock acquire --wait", holders::lock_acquire_wait),
     ("locks", verbs::locks),

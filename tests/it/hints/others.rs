@@ -9,9 +9,10 @@ use crate::support::{
 };
 
 /// The programs that a hint may name.
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 20] = [
     "chmod",
     "chown",
+    "coredumpctl",
     "cp",
     "docker",
     "echo",
@@ -59,6 +60,8 @@ pub(super) const KINDS: &[(&str, fn())] = &[
 /// Those that are not run here, and why.
 pub(super) const NOT_RUN: &[(&str, &str)] = &[
     ("chown", "`doctor/place.rs` pastes it: only root gives files away"),
+    ("coredumpctl info", "needs systemd-coredump, which the kernel calls for a core"),
+    ("coredumpctl list", "needs systemd-coredump, which the kernel calls for a core"),
     ("docker run", "needs docker"),
     ("docker unpause", "needs docker; what it does, `verbs/frozen.rs` does by the control group"),
     ("echo", "`verbs/frozen.rs` pastes it: needs a control group of its own"),

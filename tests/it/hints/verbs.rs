@@ -32,6 +32,19 @@ pub(super) fn claim() {
     assert!(printed(&told).is_empty() && told.out.contains("pid "), "{told:#?}");
 }
 
+/// A topic that is no verb.
+#[test]
+pub(super) fn help() {
+    let sandbox = Sandbox::new();
+    let told = sandbox.cli(["help", "tenure"]).assert_code(2);
+    let commands = printed(&told);
+    assert_eq!(commands.len(), 2, "{told:#?}");
+    for (command, words) in commands.iter().zip(["status-set", "fence "]) {
+        let helped = paste(&sandbox, command).assert_code(0);
+        assert!(helped.out.contains(words), "{command}: {helped:#?}");
+    }
+}
+
 /// Symptom: after a typing error in `--db` a gateway that ran was "not running". The usual store is
 /// named, where there is one; in JSON, too, the words are on standard error.
 #[test]
