@@ -54,7 +54,7 @@ fn ready_is_what_can_be_used() {
         sandbox
             .cli(["wait", "--timeout", "0", "--state", "running"])
             .assert_code(1)
-            .assert_complains(&["nobody says running; it is ", state]);
+            .assert_complains(&["until it says running: it is ", state]);
     }
     for state in ["running", "polling"] {
         say(&mut run, state);
