@@ -60,7 +60,9 @@ fn one_that_hears_nothing_is_said_to_be_that() {
     let Some(container) = sandbox.first_process("echo up; exec sleep 1000") else { return };
     sandbox.inside(&container, &["claim", "--pid", "1"]).assert_code(0);
     let answer = sandbox.inside(&container, &["stop", "--force", "--timeout", "200ms"]);
-    answer.assert_code(1).assert_complains(&["has not ended", "stop the container from outside"]);
+    answer
+        .assert_code(1)
+        .assert_complains(&["did not end in time", "stop the container from outside"]);
     container.kill();
 }
 

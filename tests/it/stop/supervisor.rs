@@ -279,7 +279,7 @@ fn a_kill_after_a_stop_that_gave_up_is_no_planned_stop() {
     run.ended().assert_code(137);
     let end = sandbox.history().swap_remove(0);
     assert_eq!((&end["end_reason"], &end["signal"]), (&json!("signalled"), &json!(9)), "{end:#}");
-    assert!(end["detail"].as_str().unwrap().contains("given up"), "{end:#}");
+    assert!(end["detail"].as_str().unwrap().contains("was abandoned"), "{end:#}");
 }
 
 /// Another home's gateway is nobody's to stop or restart from here.

@@ -51,7 +51,7 @@ fn a_taker_that_died_took_nothing_over() {
     let end = sandbox.history().swap_remove(0);
     assert_eq!(end["end_reason"], "signalled", "{end:#}");
     let detail = end["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("takeover by pid") && detail.contains("given up"), "{end:#}");
+    assert!(detail.contains("takeover by pid") && detail.contains("was abandoned"), "{end:#}");
 }
 
 /// One open intent per instance, whatever it is wanted for: who is being taken over for a lock of
