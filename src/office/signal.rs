@@ -14,7 +14,7 @@ use crate::owner::{look, older};
 use crate::patience::with_budget;
 use crate::records::events::EventRecord;
 use crate::records::profiles::check_home;
-use crate::records::{Record, identities};
+use crate::records::{Record, identities, instances};
 use crate::status::answer;
 use crate::store::Inner;
 use crate::sys::{Pid, Proven, Unproven};
@@ -141,7 +141,7 @@ impl Profile {
         });
         match sent {
             Ok(Ok(pid)) => {
-                note(inner, &office, &record, pid, &name, by);
+                note(inner, &office, &record, pid, (signal, &name), by);
                 Ok(Signalled::Sent { instance: record.id, pid })
             }
             Ok(Err(_)) => {
@@ -203,7 +203,14 @@ fn not_sent(record: &Record, office: &Office, judged: &Judgement, why: &Unproven
 }
 
 /// Leaves on record who sent it. It is sent already, whatever becomes of that.
-fn note(inner: &Inner, office: &Office, record: &Record, pid: Pid, signal: &str, by: &str) {
+fn note(
+    inner: &Inner,
+    office: &Office,
+    record: &Record,
+    pid: Pid,
+    (number, signal): (i32, &str),
+    by: &str,
+) {
     let by = identities::presentable(inner, by);
     let noted = with_budget(NOTE_WITHIN, || {
         inner.write(|tx| {
@@ -214,7 +221,8 @@ fn note(inner: &Inner, office: &Office, record: &Record, pid: Pid, signal: &str,
                 pid: Some(pid),
                 detail: Some(json!({"signal": signal, "by": by})),
                 ..EventRecord::default()
-            })
+            })?;
+            instances::name_sender(tx, record.id, number, &by)
         })
     });
     if let Err(error) = noted {

@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -29,7 +30,7 @@ use crate::liveness::{AnchorState, ProcessTable};
 use crate::process::anchor::content_for;
 use crate::process::anchor::probing::{Orphan, held_in, parse_name, probe_file, probe_open};
 use crate::process::observer::{Observer, View};
-use crate::sys::{Existence, FileKey, Looks, OpenedFile, ProcessNumber};
+use crate::sys::{Existence, FileKey, Looks, OpenedFile, ProcessNumber, Shortage};
 use crate::{Error, Result, sys};
 
 /// Whether an anchor was made for the store at the real path `store`. False for one that does not
@@ -187,8 +188,26 @@ pub(crate) struct Site<'a> {
 /// made.
 ///
 /// # Errors
-/// [`Busy`](crate::ErrorKind::Busy) when this process ran short of something while it looked.
+/// [`Busy`](crate::ErrorKind::Busy) when this process ran short of something while it looked, and
+/// each time that it looked again.
 pub(crate) fn find_lost(site: Site<'_>) -> Result<Option<String>> {
+    /// On a busy machine one of thousands of looks at other processes may meet EAGAIN, and nobody
+    /// is to be refused for that.
+    const TRIES: usize = 5;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut found = look_for_lost(site);
+    for _ in 1..TRIES {
+        let Err(shortage) = found else { break };
+        tracing::debug!(%shortage, "looking for owners again");
+        std::thread::sleep(PAUSE);
+        found = look_for_lost(site);
+    }
+    found.map_err(|shortage| {
+        Error::shortage(shortage, "look for owners of the store that was there before")
+    })
+}
+
+fn look_for_lost(site: Site<'_>) -> Result<Option<String>, Shortage> {
     let looks = Looks::begin();
     let observer = Observer::new();
     let lost: Vec<Value> = sys::opened_files()
@@ -221,10 +240,7 @@ pub(crate) fn find_lost(site: Site<'_>) -> Result<Option<String>> {
         })
         .collect();
     if let Some(shortage) = looks.shortage() {
-        return Err(Error::shortage(
-            shortage,
-            "look for owners of the store that was there before",
-        ));
+        return Err(shortage);
     }
     Ok((!lost.is_empty()).then(|| Value::from(lost).to_string()))
 }

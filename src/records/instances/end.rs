@@ -160,6 +160,15 @@ fn parts(ended: ChildEnd) -> (Option<i32>, Option<i32>) {
     }
 }
 
+/// Names who sent the signal that ended a row, where the end was on record before that was.
+pub(crate) fn name_sender(tx: &Tx<'_>, id: InstanceId, signal: i32, by: &str) -> Result<()> {
+    const SQL: &str = "UPDATE instances SET ended_by = ?3
+        WHERE id = ?1 AND signal = ?2 AND end_reason IN ('signalled', 'crashed')
+          AND exit_code IS NULL AND ended_by IS NULL";
+    tx.prepare_cached(SQL)?.execute((id.0, signal, by))?;
+    Ok(())
+}
+
 /// Adds how the process of a row ended to what is on record of its end, or will be: whoever watched
 /// it hears that from the kernel, and others may have found it dead before. An end that was told
 /// already stays as it is; so does that of a row which its process outlived: a process may let its

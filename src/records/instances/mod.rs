@@ -11,7 +11,7 @@ pub(crate) mod row;
 pub(crate) use self::end::{
     End, EndReason, add_stderr, end, is_abnormal, last_word, last_words_in,
 };
-pub(crate) use self::end::{found_dead, note_exit, noted_exit};
+pub(crate) use self::end::{found_dead, name_sender, note_exit, noted_exit};
 pub(crate) use self::find::{
     PastSelection, all_live, by_id, history, last_ended, last_of_process, live, live_of_nonce,
     live_of_process, live_on, live_without_office, office_of, offices,
