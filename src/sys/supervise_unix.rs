@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, LazyLock};
 
 use rustix::process::Signal;
@@ -383,7 +383,8 @@ static BY: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 /// The signal that has interrupted us, if one has.
 #[cfg(feature = "cli")]
 pub(crate) fn interrupted_by() -> Option<i32> {
-    i32::try_from(BY.load(Ordering::Relaxed)).ok().filter(|signal| *signal != 0)
+    let by = BY.load(std::sync::atomic::Ordering::Relaxed);
+    i32::try_from(by).ok().filter(|signal| *signal != 0)
 }
 
 /// Ends this process by a signal, as if nobody had caught it.
