@@ -8,14 +8,16 @@ use serde::Serialize;
 use crate::claim::sweep::Force;
 use crate::doctor::judged_owner;
 use crate::doctor::judged_owner::{JudgedOwner, Only};
+use crate::liveness::{Lease, Ruling};
+use crate::owner::look;
 use crate::owner::waiter::still_waits;
 use crate::path_text::quoted;
 use crate::process::command_line;
 use crate::records::waiters::WaiterRow;
-use crate::records::{Identities, waiters};
+use crate::records::{Identities, instances, waiters};
 use crate::store::{Inner, Location};
 use crate::words::words;
-use crate::{Kind, OpenOptions, ProfileName, Result, Store, environment, sys};
+use crate::{InstanceId, Kind, OpenOptions, ProfileName, Result, Store, environment, sys};
 
 words! {
     /// How much a [`Finding`] matters; what is greater matters more. In JSON its word.
@@ -219,6 +221,16 @@ impl Opened {
         let look = || judged_owner::look(self.inner(), &self.scene.only);
         let owners = self.inner().with_clear_sight(look)?;
         Ok(self.owners.get_or_init(|| owners))
+    }
+
+    /// Whether the owner of a row that has not been ended is dead; of all profiles.
+    pub(super) fn is_dead(&self, id: InstanceId) -> Result<bool> {
+        let inner = self.inner();
+        inner.with_clear_sight(|| {
+            let record = inner.read(|connection| instances::by_id(connection, id))?;
+            let ruling = record.map(|record| look(inner, &record, Lease::None).ruling);
+            Ok(matches!(ruling, Some(Ruling::Dead(_))))
+        })
     }
 
     /// Whoever waits for an office or a lock, the longest first; of all profiles.

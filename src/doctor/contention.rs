@@ -109,8 +109,8 @@ const LOOKED_BACK_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 #[derive(Default)]
 struct Users {
     profiles: BTreeSet<String>,
-    /// The profile that holds it now.
-    holder: Option<String>,
+    /// The profile that holds it now, and by which row.
+    holder: Option<(String, InstanceId)>,
     /// The profiles that were refused it a short time ago and have not been started since, or wait
     /// for it.
     refused: BTreeSet<String>,
@@ -120,25 +120,26 @@ impl Users {
     /// Somebody holds it, and another profile is kept out: that one does not work until somebody
     /// gives it a token of its own.
     fn keep_one_out(&self) -> bool {
-        self.holder.as_ref().is_some_and(|holder| self.refused.iter().any(|it| it != holder))
+        self.holder.as_ref().is_some_and(|(holder, _)| self.refused.iter().any(|it| it != holder))
     }
 }
 
 /// FIELD-BUGS row 67: a profile that was cloned carries the token of the first.
 fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
     const SQL: &str = "
-        SELECT scope, identity_hash, i.profile, 1 FROM scoped_locks JOIN instances AS i
+        SELECT scope, identity_hash, i.profile, 1, i.id FROM scoped_locks JOIN instances AS i
             ON i.id = instance_id AND i.ended_at_ms IS NULL
         UNION ALL
         SELECT scope, identity_hash, c.profile, iif(last_at_ms >= ?2 AND NOT EXISTS (
                 SELECT 1 FROM starts AS s WHERE s.profile = c.profile AND s.outcome = 'granted'
-                    AND s.at_ms > c.last_at_ms), 2, 0)
+                    AND s.at_ms > c.last_at_ms), 2, 0), NULL
             FROM lock_conflicts AS c WHERE last_at_ms >= ?1
         UNION ALL
-        SELECT scope, identity_hash, i.profile, 0 FROM lock_conflicts AS c JOIN instances AS i
+        SELECT scope, identity_hash, i.profile, 0, NULL FROM lock_conflicts AS c JOIN instances AS i
             ON i.id = c.holder_id WHERE c.last_at_ms >= ?1
         UNION ALL
-        SELECT json_extract(detail, '$.scope'), json_extract(detail, '$.identity_hash'), profile, 0
+        SELECT json_extract(detail, '$.scope'), json_extract(detail, '$.identity_hash'), profile,
+            0, NULL
             FROM events WHERE event IN ('lock_acquired', 'lock_refused') AND at_ms >= ?1";
     let now_ms = opened.now_ms();
     let since_ms = now_ms.saturating_sub(LOOKED_BACK_MS);
@@ -159,7 +160,7 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
             }
             let users = users.entry((text(row, 0), text(row, 1))).or_default();
             match row.get::<_, i64>(3)? {
-                1 => users.holder = Some(profile.clone()),
+                1 => users.holder = Some((profile.clone(), InstanceId(row.get(4)?))),
                 2 => {
                     users.refused.insert(profile.clone());
                 }
@@ -178,6 +179,14 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
         users.refused.insert(profile.to_string());
         users.profiles.insert(profile.to_string());
     }
+    // Who was killed keeps nobody out, also before the next claim ends its row.
+    for users in users.values_mut().filter(|users| users.keep_one_out()) {
+        if let Some((_, id)) = users.holder
+            && opened.is_dead(id)?
+        {
+            users.holder = None;
+        }
+    }
     // Of a lock with slots it is what they are for.
     for name in in_slots {
         users.remove(&name);
@@ -192,7 +201,7 @@ fn duplicate_tokens(opened: &Opened) -> Result<Vec<Observation>> {
         let profiles: Vec<String> = users.profiles.into_iter().collect();
         let now = users.holder.map_or_else(
             || "nobody holds it now".to_owned(),
-            |holder| format!("{holder} holds it now"),
+            |(holder, _)| format!("{holder} holds it now"),
         );
         let text = format!(
             "one identity ({scope}/{hash}) was used by {} within 7 days: {}; {now}",

@@ -67,6 +67,23 @@ fn a_clone_that_waits_for_the_token_is_named() {
     run.end().assert_code(0);
 }
 
+/// Symptom: doctor exited with 1 for a day after the holder of a token had been killed which another
+/// profile had wanted: its row was taken for a holder.
+#[test]
+fn the_dead_keep_nobody_from_a_token() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold(&["--profile", "home", "--lock", "token=mine"]);
+    let start = ["--profile", "work", "run", "--no-backoff", "--lock", "token=mine", "--", "true"];
+    sandbox.cli(start).assert_code(75);
+    let words = ["home, work", "home holds it now"];
+    sandbox.doctor().assert("duplicate_tokens", "warning", &words);
+    run.kill();
+    run.command.wait_gone(LIMIT);
+    let diagnosis = sandbox.doctor();
+    diagnosis.assert("duplicate_tokens", "info", &["home, work", "nobody holds it now"]);
+    diagnosis.assert_only(&[]);
+}
+
 /// A token that moved from one profile to another is no clone: the probe stays silent.
 #[test]
 fn a_token_that_another_profile_uses_now_is_worth_knowing() {
