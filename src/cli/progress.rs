@@ -3,7 +3,7 @@
 //! On a terminal one line is drawn again every second, by indicatif, and is gone at the end.
 //! Elsewhere nothing is said, unless `--progress` asks for lines. A wait that is over within a
 //! second is not spoken of. Nobody waits for a terminal: where one is stuck, the line is left as it
-//! is.
+//! is. Ctrl-C takes it away as well.
 
 use std::io;
 use std::io::{IsTerminal, Write};
@@ -106,6 +106,7 @@ pub(super) fn beneath(write: impl FnOnce()) {
     let mut drawn = DRAWN.try_lock_for(WITHIN);
     if let Some(bar) = drawn.as_deref_mut().and_then(Option::take) {
         bar.finish_and_clear();
+        sys::drawn_line::is_gone();
     }
     write();
 }
@@ -146,7 +147,7 @@ fn show(form: Form, verb: &str, mut look: impl FnMut() -> Option<Step>, is_over:
             return;
         }
         match (form, step) {
-            (Form::Drawn, Some(step)) => draw(&line(verb, &step, elapsed_ms)),
+            (Form::Drawn, Some(step)) => draw(verb, &line(verb, &step, elapsed_ms)),
             (Form::Drawn, None) => beneath(|| ()),
             (Form::Lines, Some(step)) if elapsed_ms >= next_ms => {
                 put(&(line(verb, &step, elapsed_ms) + "\n"));
@@ -166,8 +167,12 @@ fn line(verb: &str, step: &Step, elapsed_ms: i64) -> String {
     printable::one_line(&format!("incumbent: {verb}: {seconds} s{at_most}, {}", step.what))
 }
 
-fn draw(line: &str) {
+fn draw(verb: &str, line: &str) {
     let Some(mut drawn) = DRAWN.try_lock() else { return };
+    // A `run` ends by itself when it hears of a signal, which nothing may come before.
+    if verb != "run" {
+        sys::drawn_line::is_there();
+    }
     let bar = drawn.get_or_insert_with(|| ProgressBar::new_spinner().with_style(whole_line()));
     bar.set_message(line.to_owned());
 }

@@ -20,6 +20,8 @@ mod capture;
 #[cfg(unix)]
 #[path = "children_unix.rs"]
 mod children;
+#[cfg(feature = "cli")]
+mod cores;
 mod described;
 #[cfg(unix)]
 #[path = "detached_unix.rs"]
@@ -39,6 +41,12 @@ pub(crate) mod diagnostic;
 #[cfg(windows)]
 #[path = "diagnostic_windows.rs"]
 pub(crate) mod diagnostic;
+#[cfg(all(unix, feature = "cli"))]
+#[path = "drawn_line_unix.rs"]
+pub(crate) mod drawn_line;
+#[cfg(all(windows, feature = "cli"))]
+#[path = "drawn_line_windows.rs"]
+pub(crate) mod drawn_line;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 mod file_facts;
@@ -149,6 +157,8 @@ use macos as os;
 use windows as os;
 
 pub(crate) use age::process_age_ms;
+#[cfg(feature = "cli")]
+pub(crate) use cores::{CoreDumps, core_dumps};
 pub(crate) use described::{Details, KernelLog, Limit, MemoryGroup, ProcessRow, Seen};
 pub(crate) use file_facts::Membership;
 pub use file_facts::{

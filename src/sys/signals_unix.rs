@@ -340,6 +340,11 @@ fn set_action(signal: i32, action: &libc::sigaction) {
     unsafe { libc::sigaction(signal, std::ptr::from_ref(action), std::ptr::null_mut()) };
 }
 
+#[cfg(feature = "cli")]
+pub(crate) fn is_default(signal: i32) -> bool {
+    disposition(signal) == Some(libc::SIG_DFL)
+}
+
 pub(crate) fn is_ignored(signal: i32) -> bool {
     disposition(signal) == Some(libc::SIG_IGN)
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use crate::support::{LIMIT, Process, START, Sandbox, has, skipped, sleeper};
+use crate::support::{LIMIT, Process, START, Sandbox, eventually, has, skipped, sleeper};
 
 /// Symptom: `run --wait` and `stop` were silent for minutes, and were taken for hanging. Each says
 /// for whom it waits, and how long at most.
@@ -103,4 +103,32 @@ fn a_terminal_shows_one_line_that_goes() {
     let (_, after) = shown[last..].split_once(CLEAR).unwrap();
     assert!(after.starts_with("incumbent: run: default/gateway is held by"), "{after:?}");
     run.end().assert_code(0);
+}
+
+/// Symptom: after Ctrl-C the prompt of the shell stood behind half of our line.
+#[test]
+fn a_key_that_ends_a_wait_leaves_no_line() {
+    const CLEAR: &str = "\r\u{1b}[2K";
+    const WORDS: &str = " of at most 10 min, waiting for default/gateway";
+    if !has("script") {
+        return skipped("needs script(1) of util-linux");
+    }
+    let sandbox = Sandbox::new();
+    let _run = sandbox.patient(&["--stop-budget", "1h"]);
+    for (key, code) in [("\u{3}", 130), ("\u{1c}", 131)] {
+        let mut command = sandbox.program("script");
+        let line = "trap : INT QUIT; ulimit -c 0; incumbent stop --timeout 10min; echo code $?";
+        command.args(["-qfec", line, "shown"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
+        let mut terminal = Process::start(command);
+        let shown = || std::fs::read_to_string(sandbox.file("shown")).unwrap_or_default();
+        eventually("a line", LIMIT, || shown().contains(WORDS).then_some(()));
+        terminal.write(key);
+        terminal.finish_with_stdin_open(LIMIT).assert_code(0);
+        let shown = shown();
+        let after = &shown[shown.rfind(WORDS).unwrap()..];
+        let (_, left) = after.rsplit_once(CLEAR).unwrap_or_else(|| panic!("{shown:?}"));
+        // Dash names SIGQUIT.
+        assert!(!left.contains("incumbent:"), "{shown:?}");
+        assert!(left.contains(&format!("code {code}\r\n")), "{shown:?}");
+    }
 }
