@@ -90,6 +90,7 @@ fn a_command_that_was_reaped_is_not_recorded_in_a_new_store() {
 #[test]
 fn a_busy_new_store_does_not_delay_the_exit() {
     let sandbox = Sandbox::new();
+    sandbox.sick("its store is put there with a mode of our own");
     let run = sandbox.swapped_run(None);
     let alone = rusqlite::Connection::open(sandbox.db()).unwrap();
     alone.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();

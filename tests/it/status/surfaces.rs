@@ -13,6 +13,7 @@ use crate::support::{LIMIT, Sandbox};
 #[test]
 fn questions_write_nothing() {
     let sandbox = Sandbox::new();
+    sandbox.sick("it damages the store");
     for verb in SURFACES {
         let code = sandbox.cli(verb).code();
         assert_eq!(

@@ -8,6 +8,7 @@ mod container;
 mod disk;
 mod files;
 pub mod forked;
+mod healthy;
 mod heed;
 mod namespace;
 pub mod older;
@@ -71,6 +72,8 @@ const TAG: &str = "IT_SANDBOX";
 /// A directory, a store in it, and an environment in which nothing of the caller's shows.
 pub struct Sandbox {
     directory: tempfile::TempDir,
+    /// Why `doctor` is not content with its store.
+    sick: std::sync::OnceLock<&'static str>,
 }
 
 impl Sandbox {
@@ -78,7 +81,7 @@ impl Sandbox {
         heed::signals_of_jobs();
         let directory = tempfile::Builder::new().prefix("incumbent-it-").tempdir().unwrap();
         std::fs::create_dir(directory.path().join("home")).unwrap();
-        Self { directory }
+        Self { directory, sick: std::sync::OnceLock::new() }
     }
 
     pub fn path(&self) -> &Path {
@@ -306,9 +309,11 @@ impl Sandbox {
 }
 
 impl Drop for Sandbox {
-    /// Ends whatever the test left running, so that a failed one does not disturb the others.
+    /// Ends whatever the test left running, so that a failed one does not disturb the others; and
+    /// looks whether what is left is healthy.
     fn drop(&mut self) {
         end_tagged(TAG, self.path());
+        self.assert_healthy();
     }
 }
 

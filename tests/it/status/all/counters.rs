@@ -127,6 +127,7 @@ fn a_damaged_history_is_counted_as_far_as_it_goes() {
     const STRICT: &str = "profile       TEXT NOT NULL";
     const LAX: &str = "profile       TEXT";
     let sandbox = Sandbox::new();
+    sandbox.sick("it damages the store");
     for _ in 0..3 {
         sandbox.cli(START).assert_code(0);
     }
@@ -150,6 +151,7 @@ fn a_damaged_history_is_counted_as_far_as_it_goes() {
 #[test]
 fn metrics_exit_with_0_unless_they_fail() {
     let sandbox = Sandbox::new();
+    sandbox.sick("it damages the store");
     // Symptom: after a typing error in `--db`, or the loss of the store, nothing was printed, and
     // no alert could fire.
     let found =

@@ -445,6 +445,7 @@ fn a_damaged_value_has_no_series() {
 #[test]
 fn platforms_of_invalid_bytes_make_no_series_twice() {
     let sandbox = Sandbox::new();
+    sandbox.sick("it damages the store");
     let mut gateway = sandbox.obeying_gateway("a");
     gateway.says("--state running --platform mail --platform-state connected");
     for bytes in ["ff", "fe", "fffe", "61ff", "61fe"] {

@@ -230,6 +230,7 @@ fn without_a_store_there_is_nothing_to_list() {
 #[test]
 fn a_store_that_cannot_be_read_is_an_error_also_for_all() {
     let sandbox = Sandbox::new();
+    sandbox.sick("it damages the store");
     sandbox.cli(["run", "--", "true"]).assert_code(0);
     for suffix in ["-wal", "-shm"] {
         let _ = std::fs::remove_file(sandbox.file(&format!("store/state.db{suffix}")));
@@ -253,6 +254,7 @@ fn a_store_that_cannot_be_read_is_an_error_also_for_all() {
 #[test]
 fn names_of_invalid_bytes_hide_nobody() {
     let sandbox = Sandbox::new();
+    sandbox.sick("it damages the store");
     let mut alpha = sandbox.obeying_gateway("alpha");
     alpha.says("--serves served --platform mail --platform-state connected");
     let _zeta = sandbox.hold_profile_named("zeta");

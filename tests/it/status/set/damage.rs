@@ -199,6 +199,7 @@ fn a_bad_value_spoils_its_own_cell_and_the_next_write_heals_it() {
 #[test]
 fn a_value_of_another_type_spoils_its_own_cell() {
     let sandbox = Sandbox::new();
+    sandbox.sick("it changes the schema");
     let script = claimed(&sandbox, &[]);
     write_for(&sandbox, script.pid(), BADLY_TREATED);
     let connection = rusqlite::Connection::open(sandbox.db()).unwrap();

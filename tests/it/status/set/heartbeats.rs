@@ -329,6 +329,7 @@ fn the_memory_of_what_the_command_started_counts() {
 #[test]
 fn what_a_later_version_says_stays() {
     let sandbox = Sandbox::new();
+    sandbox.sick("it changes the schema");
     let script = claimed(&sandbox, &[]);
     write_for(&sandbox, script.pid(), &["--state", "running", "--heartbeat"]);
     sandbox.forge("ALTER TABLE runtime_status ADD COLUMN later TEXT");
