@@ -15,6 +15,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock::Deadline;
+use crate::records::instances;
 use crate::sys;
 
 /// Of so many bytes the last lines are taken.
@@ -22,6 +23,9 @@ const BYTES_MAX: usize = 64 * 1024;
 
 /// So many are put on record.
 const TEXT_MAX: usize = 16 * 1024;
+
+/// Of these the line of an exception has so many where it is not among the last.
+const EXCEPTION_MAX: usize = 1024;
 
 /// When so many bytes wait to be written, the command waits, too: as for any slow reader.
 const UNWRITTEN_MAX: usize = 64 * 1024;
@@ -283,21 +287,37 @@ fn write_out(mut bytes: &[u8]) {
     }
 }
 
-/// Of the last that the command wrote; `is_cut`: it does not begin where a word does.
+/// Of the last that the command wrote; `is_cut`: it does not begin where a word does. The line of an
+/// exception is among it, in the place of the first one where it would not be.
 fn last_lines(text: &str, is_cut: bool, lines: usize) -> Option<String> {
-    let all: Vec<&str> = text.trim_end().lines().collect();
-    let first = all.len().saturating_sub(lines);
-    let mut kept = all[first..].join("\n");
-    let mut start = kept.len().saturating_sub(TEXT_MAX);
-    if is_cut && first == 0 && start == 0 {
+    let others = lines.checked_sub(1)?;
+    let all = text.trim_end().lines().collect::<Vec<_>>().join("\n");
+    let mut start = start_of_last(&all, lines).max(all.len().saturating_sub(TEXT_MAX));
+    if is_cut && start == 0 {
         // Half of a word may be half of a secret.
-        start = kept.find(char::is_whitespace).map_or(kept.len(), |at| at + 1);
+        start = all.find(char::is_whitespace).map_or(all.len(), |at| at + 1);
     }
-    while !kept.is_char_boundary(start) {
-        start += 1;
+    let is_whole = |at: usize| at > 0 || !is_cut;
+    let exception = instances::exception(&all).filter(|at| at.start < start && is_whole(at.start));
+    let kept = match exception {
+        Some(at) => {
+            let line = &all[at];
+            let line = &line[..line.floor_char_boundary(EXCEPTION_MAX)];
+            let room = all.len().saturating_sub(TEXT_MAX - line.len() - 1);
+            let rest = start_of_last(&all, others).max(room);
+            format!("{line}\n{}", &all[all.ceil_char_boundary(rest)..])
+        }
+        None => all[all.ceil_char_boundary(start)..].to_owned(),
+    };
+    Some(kept.trim_end().to_owned()).filter(|kept| !kept.is_empty())
+}
+
+/// Where the last `lines` of a text begin that ends without a line break.
+fn start_of_last(text: &str, lines: usize) -> usize {
+    if lines == 0 {
+        return text.len();
     }
-    kept.drain(..start);
-    Some(kept).filter(|kept| !kept.is_empty())
+    text.rmatch_indices('\n').nth(lines - 1).map_or(0, |(at, _)| at + 1)
 }
 
 #[cfg(test)]
@@ -323,6 +343,33 @@ mod tests {
             let long = "\u{e9}".repeat(TEXT_MAX);
             let kept = last_lines(&long, is_cut, 1).unwrap();
             assert!(kept.len() <= TEXT_MAX && kept.len() > TEXT_MAX - 4);
+        }
+    }
+
+    /// Symptom: of a crash in Python the last lines of a long message were kept, and not what had
+    /// been raised.
+    #[test]
+    fn an_exception_is_kept_however_long_it_is() {
+        let frames = "  File \"bot.py\", line 3, in main\n    main()\n".repeat(2_000);
+        let error = "E.SomeError: one";
+        let all = format!("Traceback (most recent call last):\n{frames}{error}");
+        for (lines, message, expected) in [
+            (1, "", "E.SomeError: one"),
+            (1, "\n\n\n", "E.SomeError: one"),
+            (1, "\ntwo\nthree", "E.SomeError: one"),
+            (2, "\ntwo\nthree\n", "E.SomeError: one\nthree"),
+            (3, "\ntwo\nthree\n", "E.SomeError: one\ntwo\nthree"),
+            (4, "\ntwo\nthree\n", "    main()\nE.SomeError: one\ntwo\nthree"),
+        ] {
+            let kept = last_lines(&format!("{all}{message}"), true, lines).unwrap();
+            assert_eq!(kept, expected, "{lines}");
+            assert_eq!(instances::last_line(&kept), Some(error), "{lines}");
+        }
+        // One that is longer than all that is kept.
+        for lines in [1, 2, 5] {
+            let text = format!("{all} {}", "\u{e9}".repeat(TEXT_MAX));
+            let kept = last_lines(&text, true, lines).unwrap();
+            assert!(kept.starts_with(error) && kept.len() <= TEXT_MAX, "{lines}: {kept:.40}");
         }
     }
 
