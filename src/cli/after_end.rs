@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cli::output;
 use crate::cli::output::{ago, since};
 use crate::forensics::StartAgain;
 use crate::status::{Desired, LastEnd, Manner, RefusedStart, Waiter};
+use crate::sys::CoreDumps;
 use crate::{Reason, Report, sys};
 
 /// With less than this a start may fail: the WAL and an anchor need as much, unless there is room
@@ -83,21 +85,58 @@ pub(super) fn tells_end(report: &Report) -> bool {
 /// How and when it ended, who did it, and what for; `seen_ms` is its last sign of life.
 pub(super) fn ended(end: &LastEnd, seen_ms: Option<i64>) -> String {
     let who = who_and_why(end);
-    let summary = &end.summary;
-    if !end.is_found() && end.at_ms.is_some() {
+    let summary = summary(end);
+    if is_dated(end) {
         return format!("{summary}{who}, {}", when(end));
     }
     let seen = seen_ms.map(|at_ms| format!("; last seen alive {}", ago(at_ms)));
     format!("{summary}{who}; {}{}", when(end), seen.unwrap_or_default())
 }
 
+/// The end in a few words, and of a crash what was written last, as far as one line goes.
+fn summary(end: &LastEnd) -> String {
+    const LINE_LENGTH_MAX: usize = 120;
+    let line = end.last_line().filter(|_| end.manner() == Manner::Crashed);
+    let Some(line) = line.map(str::trim) else { return end.summary.clone() };
+    let cut = line.floor_char_boundary(LINE_LENGTH_MAX);
+    let more = if cut < line.len() { "..." } else { "" };
+    format!("{}: {}{more}", end.summary, &line[..cut])
+}
+
+/// Whether it is known when it was: it was recorded as it happened, or somebody waited for it.
+fn is_dated(end: &LastEnd) -> bool {
+    let is_watched = end.reason.is_found_dead() && end.exit_seen_at_ms.is_some();
+    !end.is_found() && (end.at_ms.is_some() || is_watched)
+}
+
 /// `3 s ago`; of one whose end nobody saw, when that was noticed.
 pub(super) fn when(end: &LastEnd) -> String {
-    match end.at_ms.map(ago) {
-        Some(ago) if end.is_found() => format!("found dead {ago}"),
-        Some(ago) => ago,
-        None => "found dead just now".to_owned(),
+    match end.ended_before_ms().map(ago) {
+        Some(ago) if is_dated(end) => ago,
+        Some(ago) if end.at_ms.is_some() => format!("found dead {ago}"),
+        Some(_) | None => "found dead just now".to_owned(),
     }
+}
+
+/// What else is on record of an end, beside what the answer says: of what it wrote the last.
+pub(super) fn more(end: &LastEnd, answer: &str) -> Option<String> {
+    const LENGTH_MAX: usize = 160;
+    let more = end.more()?;
+    let Some(words) = end.last_words() else {
+        return Some(more.to_owned()).filter(|more| !answer.contains(more));
+    };
+    let before = more.strip_suffix(words).unwrap_or_default();
+    let before = before.trim_end_matches("stderr: ").trim_end_matches("; ");
+    let mut words = output::one_line(words);
+    if answer.contains(&words) {
+        return Some(before.to_owned()).filter(|before| !before.is_empty());
+    }
+    let from = words.ceil_char_boundary(words.len().saturating_sub(LENGTH_MAX));
+    if from > 0 {
+        words.replace_range(..from, "...");
+    }
+    let before = if before.is_empty() { String::new() } else { format!("{before}; ") };
+    Some(format!("{before}stderr: {words}"))
 }
 
 /// Who ended it, and what for.
@@ -170,7 +209,7 @@ pub(super) fn what_to_do(report: &Report, place: &Place) -> Option<String> {
     let Some(end) = &report.last_end else { return Some(again(&start, "start it")) };
     Some(match (end.manner(), &start) {
         (Manner::Asked, _) => format!("no action needed. {}", again(&start, "To start it")),
-        (manner, _) => match first_of_all(manner, end, &start) {
+        (manner, _) => match first_of_all(manner, end, &start, report) {
             Some(first) => format!("{first}, then {}", again(&start, "start it again")),
             None if manner == Manner::Crashed => {
                 "start it again with `incumbent run --keep-stderr -- CMD`: then the next crash \
@@ -183,7 +222,19 @@ pub(super) fn what_to_do(report: &Report, place: &Place) -> Option<String> {
 }
 
 /// What comes before the next start.
-fn first_of_all(manner: Manner, end: &LastEnd, start: &StartAgain) -> Option<String> {
+fn first_of_all(
+    manner: Manner,
+    end: &LastEnd,
+    start: &StartAgain,
+    report: &Report,
+) -> Option<String> {
+    if let (Manner::Crashed, Some(signal)) = (manner, end.signal) {
+        let pid = report.child_pid.or(report.pid);
+        let first = after_fault(&sys::signal_name(signal), sys::core_dumps(), pid);
+        if first.is_some() {
+            return first;
+        }
+    }
     let output = match start {
         StartAgain::Supervisor { output, .. } => output.as_ref(),
         _ => None,
@@ -192,7 +243,7 @@ fn first_of_all(manner: Manner, end: &LastEnd, start: &StartAgain) -> Option<Str
         Manner::Crashed if matches!(end.exit_code, Some(126 | 127)) => {
             "look at the path, the mode and the interpreter of the command"
         }
-        Manner::Crashed if end.last_words().is_some() => "read what it wrote last, below",
+        Manner::Crashed if end.last_words().is_some() => "read what it wrote last",
         Manner::Crashed | Manner::Unseen if output.is_some() => {
             return output.map(|output| format!("read what it wrote (`{output}`)"));
         }
@@ -202,6 +253,34 @@ fn first_of_all(manner: Manner, end: &LastEnd, start: &StartAgain) -> Option<Str
         Manner::OutOfMemory => "give it more memory (systemd: `MemoryMax=`, docker: `--memory`)",
         Manner::Unseen => "nobody saw how it ended: look into its own log",
         Manner::Asked | Manner::Ended => return None,
+    };
+    Some(first.to_owned())
+}
+
+/// What comes first where the kernel ended it for a fault of its own; `pid` was its process.
+fn after_fault(signal: &str, dumps: CoreDumps, pid: Option<sys::Pid>) -> Option<String> {
+    let first = match signal {
+        "SIGSEGV" | "SIGABRT" | "SIGBUS" | "SIGILL" | "SIGFPE" | "SIGTRAP" => match (dumps, pid) {
+            (CoreDumps::Systemd, Some(pid)) => {
+                return Some(format!("see where it crashed: `coredumpctl info {pid}`"));
+            }
+            (CoreDumps::Systemd, None) => "see where it crashed: `coredumpctl list`",
+            (CoreDumps::Files, _) => {
+                "look for a file `core` in its directory; if there is none, `ulimit -c unlimited` \
+                 before its start has the next crash leave one"
+            }
+            (CoreDumps::Elsewhere, _) => return None,
+        },
+        "SIGXCPU" => "it used all the CPU time that it may: raise that (`ulimit -t`, `LimitCPU=`)",
+        "SIGXFSZ" => {
+            "a file of its was about to grow too large: raise that limit (`ulimit -f`, \
+             `LimitFSIZE=`)"
+        }
+        "SIGSYS" => {
+            "it made a system call that it may not make: look at its seccomp filter \
+             (`SystemCallFilter=`)"
+        }
+        _ => return None,
     };
     Some(first.to_owned())
 }
@@ -246,4 +325,44 @@ fn full_disk(db: &Path) -> Option<PathBuf> {
     let left = sys::free_space(directory).ok()?;
     let has_room = left.bytes >= ROOM_TO_START && left.files.is_none_or(|(free, _)| free > 0);
     (!has_room).then(|| directory.to_owned())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// Each group of signals has an advice of its own, and it fits the machine.
+    #[test]
+    fn what_comes_first_after_a_fault() {
+        const FAULTS: [&str; 6] = ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP"];
+        let dumps = [CoreDumps::Systemd, CoreDumps::Files, CoreDumps::Elsewhere];
+        for signal in FAULTS {
+            for (dumps, pid, words) in [
+                (CoreDumps::Systemd, Some(7), Some("`coredumpctl info 7`")),
+                (CoreDumps::Systemd, None, Some("`coredumpctl list`")),
+                (CoreDumps::Files, Some(7), Some("`ulimit -c unlimited`")),
+                (CoreDumps::Elsewhere, Some(7), None),
+            ] {
+                let first = after_fault(signal, dumps, pid);
+                assert_eq!(first.is_some(), words.is_some(), "{signal} {dumps:?}");
+                assert!(first.unwrap_or_default().contains(words.unwrap_or_default()), "{signal}");
+            }
+        }
+        for dumps in dumps {
+            for (signal, word) in
+                [("SIGXCPU", "`ulimit -t`"), ("SIGXFSZ", "`ulimit -f`"), ("SIGSYS", "seccomp")]
+            {
+                let first = after_fault(signal, dumps, Some(7)).unwrap();
+                assert!(first.contains(word), "{first}");
+            }
+            for signal in ["SIGTERM", "SIGKILL", "SIGHUP", "signal#64"] {
+                assert_eq!(after_fault(signal, dumps, Some(7)), None, "{signal}");
+            }
+        }
+        // None is forgotten that ends a program for a fault of its own.
+        for signal in 1..=31 {
+            let is_told = after_fault(&sys::signal_name(signal), CoreDumps::Files, None).is_some();
+            assert_eq!(is_told, sys::signals::is_fault(signal), "{signal}");
+        }
+    }
 }

@@ -67,7 +67,9 @@ fn line(incarnation: &Incarnation, with_office: bool) -> String {
     let started = rfc3339(incarnation.started_at_ms).unwrap_or_default();
     let again = incarnation.restarts.filter(|count| *count > 0).map(restarted);
     let again = again.map(|again| format!(", {again}")).unwrap_or_default();
-    let text = match (incarnation.ended_at_ms, &incarnation.end_reason) {
+    // As long as nobody has recorded it, it is dead: `None`.
+    let ended_ms = incarnation.ended_at_ms.and(incarnation.ended_before_ms());
+    let text = match (ended_ms, &incarnation.end_reason) {
         // Nobody saw it end: that it held it until then nobody knows.
         (Some(found_ms), Some(reason)) if incarnation.is_found() => {
             let seen = incarnation.heartbeat_at_ms;
@@ -136,6 +138,13 @@ pub(super) fn story(incarnation: &Incarnation, reason: &Reason) -> String {
         told += &format!(", exit code {code}");
     }
     if let Some(detail) = &incarnation.detail {
+        // Of many lines the one that says why.
+        let words = incarnation.last_words().zip(incarnation.last_line());
+        let detail = match words.and_then(|(words, line)| Some((detail.strip_suffix(words)?, line)))
+        {
+            Some((before, line)) => format!("{before}{line}"),
+            None => detail.clone(),
+        };
         told += &format!(" ({detail})");
     }
     if let Some(bytes) = incarnation.memory_bytes {

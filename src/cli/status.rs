@@ -457,8 +457,8 @@ fn facts(report: &Report, answer: &str) -> Vec<(String, String)> {
         if !is_dead || !after_end::tells_end(report) {
             lines.push(line("last end", after_end::ended(end, seen_ms)));
         }
-        let more = end.more().filter(|more| is_dead && !answer.contains(*more));
-        lines.extend(more.map(|more| line("detail", more.to_owned())));
+        let more = after_end::more(end, answer).filter(|_| is_dead);
+        lines.extend(more.map(|more| line("detail", more)));
     }
     lines
 }

@@ -33,6 +33,7 @@ fn end_as_told(
     nonce_hash: Option<&str>,
     end: &End,
 ) -> Result<Option<EndReason>> {
+    let is_found_dead = matches!(end.reason, EndReason::Dead(_));
     let end = &autopsy::explain(tx, tx.store(), id, end)?;
     let Some(ended) = instances::end(tx, id, nonce_hash, end)? else { return Ok(None) };
     let has_markers = markers::exists(tx)?;
@@ -51,6 +52,10 @@ fn end_as_told(
             reservations::remove_all_of(tx, id)?;
         }
         return Ok(Some(end.reason));
+    }
+    // However it is explained: nobody has seen it happen.
+    if is_found_dead {
+        instances::found_dead(tx, id)?;
     }
     if let Some(office) = &ended.office {
         record_end(tx, id, office, ended.pid, end)?;

@@ -195,7 +195,8 @@ fn resolve_as(
         }
         let last_end = match judged.ruling {
             Ruling::Dead(reason) => {
-                let end = ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?);
+                let end = ended::unrecorded_end(inner, &record, reason)?;
+                let end = ended::not_recorded(&record, end);
                 let memory_bytes = known.said.runtime.as_ref().and_then(|it| it.memory_bytes);
                 Some(LastEnd { memory_bytes, ..end })
             }

@@ -24,6 +24,7 @@ pub(crate) fn last_end(record: &Record) -> Option<LastEnd> {
         reason,
         by: record.ended_by.clone(),
         at_ms: Some(record.ended_at_ms?),
+        exit_seen_at_ms: record.exit_seen_at_ms,
         exit_code,
         signal,
         detail: record.detail.clone(),
@@ -31,14 +32,15 @@ pub(crate) fn last_end(record: &Record) -> Option<LastEnd> {
     })
 }
 
-/// The same of an end that nobody has recorded yet.
-pub(super) fn not_recorded(end: End) -> LastEnd {
+/// The same of an end that nobody has recorded yet; `record` is of who ended.
+pub(super) fn not_recorded(record: &Record, end: End) -> LastEnd {
     let reason = Reason::from(end.reason);
     LastEnd {
         summary: summary(&reason, end.exit_code, end.signal),
         reason,
         by: end.by,
         at_ms: None,
+        exit_seen_at_ms: record.exit_seen_at_ms,
         exit_code: end.exit_code,
         signal: end.signal,
         detail: end.detail,

@@ -34,6 +34,12 @@ pub struct Incarnation {
     /// live.
     #[serde(rename = "ended_at", serialize_with = "as_rfc3339")]
     pub ended_at_ms: Option<i64>,
+    /// When somebody else first saw that it had ended: Unix milliseconds, wall time. It ended some
+    /// time before. `None` where it recorded its end itself, or its `run` did, and in rows of
+    /// version 0.1. Without `ended_at_ms`, too: this very question has seen it, or a keeper did,
+    /// who noted when that was.
+    #[serde(rename = "exit_seen_at", serialize_with = "as_rfc3339")]
+    pub exit_seen_at_ms: Option<i64>,
     /// Why it ended. Present without `ended_at_ms` when it is dead and nobody has
     /// recorded that yet.
     pub end_reason: Option<Reason>,
@@ -67,7 +73,28 @@ impl Incarnation {
     #[must_use]
     pub fn is_found(&self) -> bool {
         let reason = self.end_reason.as_ref();
-        reason.is_some_and(|it| was_found(it, manner(it, self.exit_code, self.signal)))
+        let is_seen = self.exit_seen_at_ms.is_some();
+        reason.is_some_and(|it| was_found(it, manner(it, self.exit_code, self.signal), is_seen))
+    }
+
+    /// When it had ended, as far as that is known: that its end was seen or recorded, whichever
+    /// was first. Unix milliseconds, wall time.
+    #[must_use]
+    pub fn ended_before_ms(&self) -> Option<i64> {
+        self.ended_at_ms.into_iter().chain(self.exit_seen_at_ms).min()
+    }
+
+    /// What it last wrote to its standard error, where a `run` kept that.
+    #[must_use]
+    pub fn last_words(&self) -> Option<&str> {
+        instances::last_words_in(self.detail.as_deref()?)
+    }
+
+    /// The line of that which says why it ended: of an exception that was not caught its own line,
+    /// else the last one.
+    #[must_use]
+    pub fn last_line(&self) -> Option<&str> {
+        instances::last_line(self.last_words()?)
     }
 }
 
@@ -175,6 +202,7 @@ fn incarnations(inner: &Inner, recorded: Vec<(Record, Option<u64>)>) -> Result<V
                 pid: record.pid,
                 started_at_ms: record.started_at_ms,
                 ended_at_ms: record.ended_at_ms,
+                exit_seen_at_ms: record.exit_seen_at_ms,
                 end_reason,
                 ended_by: record.ended_by.clone(),
                 exit_code,
@@ -189,8 +217,10 @@ fn incarnations(inner: &Inner, recorded: Vec<(Record, Option<u64>)>) -> Result<V
             let Ruling::Dead(reason) = look(inner, &record, Lease::None).ruling else {
                 return Ok(recorded);
             };
-            let end = ended::not_recorded(ended::unrecorded_end(inner, &record, reason)?);
+            let end = ended::unrecorded_end(inner, &record, reason)?;
+            let end = ended::not_recorded(&record, end);
             Ok(Incarnation {
+                exit_seen_at_ms: end.exit_seen_at_ms,
                 end_reason: Some(end.reason),
                 ended_by: end.by,
                 exit_code: end.exit_code,

@@ -171,6 +171,10 @@ pub struct LastEnd {
     /// and the next one that writes will record it.
     #[serde(rename = "at", serialize_with = "as_rfc3339")]
     pub at_ms: Option<i64>,
+    /// When somebody else first saw that it had ended: Unix milliseconds, wall time. It ended some
+    /// time before; see [`Incarnation::exit_seen_at_ms`](crate::status::Incarnation).
+    #[serde(rename = "exit_seen_at", serialize_with = "as_rfc3339")]
+    pub exit_seen_at_ms: Option<i64>,
     /// Its exit code, where that is known: of a `run`'s command, of a process that a keeper, a
     /// waiter or a stop has watched, or as it said itself.
     pub exit_code: Option<i32>,
@@ -195,13 +199,27 @@ impl LastEnd {
     /// Whether `at_ms` is only when its end was noticed: nobody saw it end.
     #[must_use]
     pub fn is_found(&self) -> bool {
-        was_found(&self.reason, self.manner())
+        was_found(&self.reason, self.manner(), self.exit_seen_at_ms.is_some())
+    }
+
+    /// When it had ended, as far as that is known: that its end was seen or recorded, whichever
+    /// was first. Unix milliseconds, wall time.
+    #[must_use]
+    pub fn ended_before_ms(&self) -> Option<i64> {
+        self.at_ms.into_iter().chain(self.exit_seen_at_ms).min()
     }
 
     /// What it last wrote to its standard error, where a `run` kept that.
     #[must_use]
     pub fn last_words(&self) -> Option<&str> {
         instances::last_words_in(self.detail.as_deref()?)
+    }
+
+    /// The line of that which says why it ended: of an exception that was not caught its own line,
+    /// else the last one.
+    #[must_use]
+    pub fn last_line(&self) -> Option<&str> {
+        instances::last_line(self.last_words()?)
     }
 
     /// The detail, where it says more than the end itself.

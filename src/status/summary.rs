@@ -54,9 +54,13 @@ pub(super) fn manner(reason: &Reason, exit_code: Option<i32>, signal: Option<i32
     }
 }
 
-/// Whether the time of such an end is only that at which it was noticed.
-pub(super) fn was_found(reason: &Reason, manner: Manner) -> bool {
-    manner == Manner::Unseen || *reason == Reason::Rebooted
+/// Whether the time of such an end is only that at which it was noticed. `is_seen`: somebody else
+/// has noted when he saw it. What then explains it does not say when it was; whoever was asked to
+/// end was waited for; and where the kernel told how it ended, that was to somebody who waited.
+pub(super) fn was_found(reason: &Reason, manner: Manner, is_seen: bool) -> bool {
+    let is_explained =
+        matches!(reason, Reason::Signalled | Reason::Panicked | Reason::OomSuspected);
+    manner == Manner::Unseen || *reason == Reason::Rebooted || (is_seen && is_explained)
 }
 
 /// The end in a few words: `crashed: exit code 1`, `killed: SIGKILL, out of memory`.

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 use crate::clock::millis;
 use crate::liveness::DeadReason;
 use crate::process::subject;
+use crate::records::instances::later::EXIT_SEEN;
 use crate::store::{ENDS_WITHIN, SeenEnd, Tx};
 use crate::sys::ChildEnd;
 use crate::{InstanceId, Kind, Office, ProfileName, Reason, Result, sys};
@@ -176,6 +177,26 @@ pub(crate) fn note_exit(tx: &Tx<'_>, seen: &SeenEnd) -> Result<()> {
     );
     let since_ms = seen.at_ms.saturating_sub(millis(ENDS_WITHIN));
     tx.prepare_cached(&sql)?.execute((seen.id.0, exit_code, signal, since_ms))?;
+    // Who recorded its end before has seen it before.
+    seen_at(tx, seen.id, seen.at_ms, "AND ended_at_ms IS NULL")
+}
+
+/// Notes that a row which has just been ended was found dead: it ended some time before.
+pub(crate) fn found_dead(tx: &Tx<'_>, id: InstanceId) -> Result<()> {
+    seen_at(tx, id, tx.now_ms(), "")
+}
+
+/// Whoever has seen it first is right. A store of an older version has no place for it, and its
+/// rows are ended all the same.
+fn seen_at(tx: &Tx<'_>, id: InstanceId, at_ms: i64, only: &str) -> Result<()> {
+    const HAS_IT: &str = "SELECT count(*) FROM pragma_table_info('instances') WHERE name = ?1";
+    let has_it: i64 = tx.prepare_cached(HAS_IT)?.query_row([EXIT_SEEN], |row| row.get(0))?;
+    if has_it > 0 {
+        let sql = format!(
+            "UPDATE instances SET {EXIT_SEEN} = ?2 WHERE id = ?1 AND {EXIT_SEEN} IS NULL {only}"
+        );
+        tx.prepare_cached(&sql)?.execute((id.0, at_ms))?;
+    }
     Ok(())
 }
 

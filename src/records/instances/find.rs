@@ -7,7 +7,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use crate::process::{Observer, subject};
-use crate::records::instances::later::{ABSENT_BEFORE_SCHEMA_7, ABSENT_BEFORE_SCHEMA_10};
+use crate::records::instances::later::{
+    ABSENT_BEFORE_SCHEMA_7, ABSENT_BEFORE_SCHEMA_10, ABSENT_BEFORE_SCHEMA_11, EXIT_SEEN,
+};
 use crate::records::instances::row::Record;
 use crate::sys::{StartTime, StartTimeUnit};
 use crate::{InstanceId, Kind, Nonce, Office, ProfileName, Result, sys};
@@ -19,12 +21,15 @@ const COLUMNS: &str = "id, nonce_hash, profile, kind, origin, pid, start_time_un
     anchor_fsid, process_inode, child_process_inode, keeper_process_inode, child_sid,
     command_lock, command_lock_inode, keeper2_pid, keeper2_start_time, keeper_ended_at_ms,
     written_boot_clock_ms,
-    written_by, restarts, command_since_at_ms, command_since_boot_ms";
+    written_by, restarts, command_since_at_ms, command_since_boot_ms, exit_seen_at_ms";
 
 /// The first column that a later version added, with as many absent values as there are from it on:
 /// the latest version first.
-const LATER: [(&str, &str); 2] =
-    [("restarts", ABSENT_BEFORE_SCHEMA_10), ("anchor_inode", ABSENT_BEFORE_SCHEMA_7)];
+const LATER: [(&str, &str); 3] = [
+    (EXIT_SEEN, ABSENT_BEFORE_SCHEMA_11),
+    ("restarts", ABSENT_BEFORE_SCHEMA_10),
+    ("anchor_inode", ABSENT_BEFORE_SCHEMA_7),
+];
 
 /// Prepares a statement that selects [`COLUMNS`]. Questions do not migrate, so a store of an older
 /// version may lack some of them: there they read as absent.

@@ -3,6 +3,7 @@
 pub(crate) mod end;
 pub(crate) mod find;
 pub(crate) mod insert;
+pub(crate) mod last_line;
 pub(crate) mod later;
 pub(crate) mod prune;
 pub(crate) mod row;
@@ -10,7 +11,7 @@ pub(crate) mod row;
 pub(crate) use self::end::{
     End, EndReason, add_stderr, end, is_abnormal, last_word, last_words_in,
 };
-pub(crate) use self::end::{note_exit, noted_exit};
+pub(crate) use self::end::{found_dead, note_exit, noted_exit};
 pub(crate) use self::find::{
     PastSelection, all_live, by_id, history, last_ended, last_of_process, live, live_of_nonce,
     live_of_process, live_on, live_without_office, office_of, offices,
@@ -19,6 +20,7 @@ pub(crate) use self::find::{acting_process, imported, live_of_pid, of_older, wit
 pub(crate) use self::find::{names_anchor_since, next_generation};
 pub(crate) use self::insert::{Came, NewInstance, rewrite_argv, set_anchor, set_child};
 pub(crate) use self::insert::{EndedInstance, lean_on};
+pub(crate) use self::last_line::{exception, last_line};
 pub(crate) use self::prune::{prune_history, prune_without_office};
 pub(crate) use self::row::{
     Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier, standing,

@@ -78,6 +78,8 @@ pub(crate) struct Record {
     pub(crate) identity: KernelIdentity,
     /// Since schema 10.
     pub(crate) command_life: CommandLife,
+    /// Since schema 11: when it was seen that it had ended, where it did not record that itself.
+    pub(crate) exit_seen_at_ms: Option<i64>,
 }
 
 /// What rows of schema 7 say beside the older columns: which file the anchor is, which processes
@@ -250,6 +252,7 @@ impl Record {
                 since_ms: columns.number(),
                 since_boot_ms: columns.number(),
             },
+            exit_seen_at_ms: columns.number(),
         })
     }
 
@@ -296,6 +299,7 @@ impl Record {
             older_lock: LockNow::AsRecorded,
             identity: KernelIdentity::default(),
             command_life: CommandLife::default(),
+            exit_seen_at_ms: None,
         }
     }
 

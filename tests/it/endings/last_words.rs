@@ -138,6 +138,9 @@ fn assert_settled_as_told(name: &str, verb: &[&str]) {
         let told = sandbox.end_told(log, usize::from(name == "claim"));
         assert_eq!(told.end["instance"], asked.end["instance"], "{what}");
         assert!(told.end["ended_at"].is_string(), "{what}: {told:#?}");
+        // However it is explained: when it was nobody knows.
+        assert_eq!(told.end["exit_seen_at"], told.end["ended_at"], "{what}: {told:#?}");
+        assert!(told.line.contains(", found dead "), "{what}: {told:#?}");
         for field in ["end_reason", "ended_by", "exit_code", "signal"] {
             if told.end[field] != asked.end[field] {
                 let (before, after) = (&asked.end[field], &told.end[field]);

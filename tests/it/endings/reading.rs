@@ -37,7 +37,7 @@ fn a_night_is_told_line_by_line() {
         ),
         (
             2,
-            format!("pid {} held it for ", history[2]["pid"]),
+            format!("pid {} held it, found dead ", history[2]["pid"]),
             format!(
                 "one of its threads panicked (thread \"worker\" panicked: {BOOM} at {place}) \
                  [panicked]"

@@ -67,7 +67,69 @@ fn an_exception_in_a_python_bot_is_a_crash() {
     let detail = sandbox.status().1["last_end"]["detail"].clone();
     let detail = detail.as_str().unwrap_or_default();
     assert!(detail.contains("RuntimeError: no chat in the configuration"), "{detail}");
-    assert!(status.lines().any(|line| line.trim_start().starts_with("detail ")), "{status}");
+    let detail = status.lines().find(|line| line.trim_start().starts_with("detail ")).unwrap();
+    assert!(detail.ends_with("RuntimeError: no chat in the configuration"), "{status}");
+    let history = sandbox.cli(["history", "--limit", "1"]).assert_code(0).out;
+    assert!(history.contains("(stderr: RuntimeError: no chat in the configuration)"), "{history}");
+}
+
+/// Symptom: of a long traceback `status` showed the first frames, and of a long message the history
+/// kept what came after what had been raised.
+#[test]
+fn what_was_raised_is_told_however_long_the_traceback_is() {
+    const BOT: &str = "
+def depth(n):
+    if n: depth(n - 1)
+    else: int('x')
+try:
+    depth(400)
+except ValueError as error:
+    raise RuntimeError('no chat\\nin bot.toml\\n\\n') from error
+";
+    if !has("python3") {
+        return skipped("needs python3");
+    }
+    let sandbox = Sandbox::new();
+    for keep in ["--keep-stderr=1", "--keep-stderr=2", "--keep-stderr=5", "--keep-stderr"] {
+        let bot = ["run", "--no-backoff", keep, "--", "python3", "-c", BOT];
+        sandbox.cli(bot).assert_code(1);
+        let status = sandbox.status_of_the_dead();
+        let first = without_lengths(status.lines().next().unwrap());
+        let told = "default/gateway: not running (crashed: exit code 1: RuntimeError: no chat, N \
+                    units ago)";
+        assert_eq!(first, told, "{keep}: {status}");
+        let history = sandbox.cli(["history", "--limit", "1"]).assert_code(0).out;
+        assert!(history.contains("stderr: RuntimeError: no chat)"), "{keep}: {history}");
+    }
+}
+
+/// What is to be done first depends on the signal, and on where this machine has core dumps.
+#[test]
+fn a_fault_is_told_with_where_to_look() {
+    let sandbox = Sandbox::new();
+    for (signal, word) in [
+        ("SEGV", "core"),
+        ("ABRT", "core"),
+        ("BUS", "core"),
+        ("XCPU", "`ulimit -t`"),
+        ("XFSZ", "`ulimit -f`"),
+        ("SYS", "seccomp"),
+    ] {
+        let crash = format!("ulimit -c 0; kill -{signal} $$");
+        sandbox.cli(["run", "--no-backoff", "--", "sh", "-c", &crash]);
+        let status = sandbox.status_of_the_dead();
+        let [first, second] = [0, 1].map(|nth| without_lengths(status.lines().nth(nth).unwrap()));
+        let told = format!("default/gateway: not running (crashed: SIG{signal}, N units ago)");
+        assert_eq!(first, told, "{status}");
+        let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+        let goes_elsewhere = pattern.trim().is_empty() || pattern.starts_with('|');
+        if word == "core" && goes_elsewhere && !has("coredumpctl") {
+            skipped("the advice about core dumps: this machine has none");
+            continue;
+        }
+        assert!(second.trim_start().starts_with("try ") && second.contains(word), "{status}");
+        assert!(second.ends_with("then start it again: `incumbent run -- CMD`"), "{status}");
+    }
 }
 
 /// Symptom: a typo in the command looked like a gateway that had done its work: `exited`.
@@ -113,6 +175,10 @@ fn kill_9_of_the_run_is_told_as_killed_or_crashed() {
     let history = sandbox.cli(["history"]).assert_code(0).out;
     let line = history.lines().nth(1).unwrap();
     assert!(!line.contains(" for ") && line.contains(" held it, found dead "), "{history}");
+    let end = sandbox.history().swap_remove(1);
+    assert_eq!(end["exit_seen_at"], end["ended_at"], "{end:#}");
+    assert!(end["exit_seen_at"].is_string(), "{end:#}");
+    assert_eq!(sandbox.status().1["last_end"]["exit_seen_at"], end["exit_seen_at"]);
     next.end().assert_code(0);
 }
 

@@ -14,7 +14,7 @@ pub(super) fn run_with_its_last_words() {
     let start = command.strip_suffix("-- CMD").unwrap().to_owned();
     paste(&sandbox, &(start + "-- sh -c 'echo no chat >&2; exit 1'")).assert_code(1);
     let told = sandbox.cli(["status"]).assert_code(3);
-    assert!(told.out.contains("stderr: no chat"), "{told:#?}");
+    assert!(told.out.contains("exit code 1: no chat"), "{told:#?}");
 }
 
 /// A copy is put back when no gateway runs, of whatever profile.

@@ -3,7 +3,7 @@
 use super::Sandbox;
 
 /// The migrations that older versions did not have.
-const LATER: [(i64, &str); 9] = [
+const LATER: [(i64, &str); 10] = [
     (2, include_str!("../../../migrations/0002_scoped_locks.sql")),
     (3, include_str!("../../../migrations/0003_markers.sql")),
     (4, include_str!("../../../migrations/0004_runtime_status.sql")),
@@ -13,6 +13,7 @@ const LATER: [(i64, &str); 9] = [
     (8, include_str!("../../../migrations/0008_slots.sql")),
     (9, include_str!("../../../migrations/0009_asleep.sql")),
     (10, include_str!("../../../migrations/0010_counters_memory.sql")),
+    (11, include_str!("../../../migrations/0011_exit_seen.sql")),
 ];
 
 /// What a migration makes, by kind, what depends on the rest first.

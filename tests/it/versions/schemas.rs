@@ -241,6 +241,24 @@ fn a_claim_brings_an_older_store_up_to_date_and_keeps_what_it_tells() {
     }
 }
 
+/// An end is recorded also where the store has no place for when it was seen: `evict` migrates
+/// nothing.
+#[test]
+fn the_dead_of_an_older_store_are_evicted() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox.hold(&[]);
+    run.kill();
+    run.command.wait_gone(LIMIT);
+    sandbox.age_to(10);
+    sandbox.cli(["evict"]).assert_code(0);
+    assert_eq!(sandbox.number("PRAGMA user_version"), 10);
+    let end = sandbox.history().swap_remove(0);
+    assert_eq!(end["end_reason"], "anchor_released", "{end:#}");
+    assert!(end["ended_at"].is_string() && end["exit_seen_at"].is_null(), "{end:#}");
+    let status = sandbox.cli(["status"]).assert_code(3).out;
+    assert!(status.contains("(killed or crashed; found dead "), "{status}");
+}
+
 /// Of every table that the older store has, and in the columns that it has them.
 fn assert_past_is_kept(version: i64, sandbox: &Sandbox) {
     let old = untouched(&fixture(version));
