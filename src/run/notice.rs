@@ -99,16 +99,7 @@ impl fmt::Display for Notice<'_> {
                 write!(f, "{office}: started the command (pid {pid})")
             }
             Self::NotStarted { office, signal, holder, asked } => {
-                let signal = signal_name(*signal);
-                write!(f, "{office}: {signal} ended the wait, and nothing was started")?;
-                match holder {
-                    Some(holder) if *asked => {
-                        let who = process(holder.pid);
-                        write!(f, ": {who} was asked to stop, and may end yet")
-                    }
-                    Some(holder) => write!(f, ": {holder}"),
-                    None => Ok(()),
-                }
+                write!(f, "{office}: {}", not_started(*signal, *holder, *asked))
             }
             Self::Storm { starts, wait } => write!(
                 f,
@@ -241,6 +232,18 @@ impl Notice<'_> {
             ),
             _ => Ok(()),
         }
+    }
+}
+
+/// How things stand after a wait that a signal has ended.
+fn not_started(signal: i32, holder: Option<&Holder>, asked: bool) -> String {
+    let ended = format!("{} ended the wait, and nothing was started", signal_name(signal));
+    match holder {
+        Some(holder) if asked => {
+            format!("{ended}: {} was asked to stop, and may end yet", process(holder.pid))
+        }
+        Some(holder) => format!("{ended}: {holder}"),
+        None => ended,
     }
 }
 
