@@ -171,7 +171,7 @@ fn draw(verb: &str, line: &str) {
     let Some(mut drawn) = DRAWN.try_lock() else { return };
     // A `run` ends by itself when it hears of a signal, which nothing may come before.
     if verb != "run" {
-        sys::drawn_line::is_there();
+        sys::drawn_line::was_drawn();
     }
     let bar = drawn.get_or_insert_with(|| ProgressBar::new_spinner().with_style(whole_line()));
     bar.set_message(line.to_owned());

@@ -16,7 +16,7 @@ const CLEAR: &[u8] = b"\r\x1b[2K";
 static IS_DRAWN: AtomicBool = AtomicBool::new(false);
 
 /// A line is drawn on standard error.
-pub(crate) fn is_there() {
+pub(crate) fn was_drawn() {
     static IN_PLACE: Once = Once::new();
     IS_DRAWN.store(true, Ordering::SeqCst);
     IN_PLACE.call_once(|| {
