@@ -48,7 +48,8 @@ pub(crate) fn core_dumps() -> CoreDumps {
 /// Where they go on this machine.
 #[cfg(windows)]
 pub(crate) fn core_dumps() -> CoreDumps {
-    CoreDumps::Elsewhere
+    // As above.
+    if cfg!(test) { CoreDumps::Files } else { CoreDumps::Elsewhere }
 }
 
 #[cfg(all(test, target_os = "linux"))]
