@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::growth::GROWN_MAX;
 use super::library::{Operation, operations};
 use super::roles::{ROLE, Role, text};
+use super::stores::{Crowd, LIVE, Places};
 use super::table::thousands;
 
 /// N.
@@ -138,15 +140,15 @@ pub fn main(arguments: &[String]) {
             Some((name.trim(), count.trim().replace('_', "").parse().ok()?))
         })
         .collect();
-    let directory = tempfile::tempdir().expect("a scratch directory");
-    let (mut above, mut counted) = (Vec::new(), String::new());
+    let places = Places::new();
+    let (mut above, mut counted, mut alone) = (Vec::new(), String::new(), Vec::new());
     println!("{:<46} {:>12} {:>12}  system calls", "operation", "instructions", "line");
     for operation in operations() {
         let name = operation.name;
         if wanted.is_some_and(|wanted| !name.contains(wanted.as_str())) {
             continue;
         }
-        let path = directory.path().join("state.db");
+        let path = places.store("operations");
         let Some(count) = instructions_of(&operation, &path) else {
             println!("SKIPPED: {name}: valgrind is missing or failed");
             continue;
@@ -165,11 +167,40 @@ pub fn main(arguments: &[String]) {
             above.push(name);
         }
         counted.push_str(&format!("{name:<46} | {count:>9.0}\n"));
+        if operation.must_not_grow {
+            alone.push((operation, count));
+        }
     }
     if update {
         let head: Vec<&str> = known.lines().filter(|line| line.starts_with('#')).collect();
         let head = head.join("\n") + "\n";
         std::fs::write(lines_file(), head + &counted).expect("lines.txt");
     }
+    let grown = if check { grown(&alone, &places) } else { Vec::new() };
     assert!(!check || above.is_empty(), "above their lines in lines.txt, or without: {above:?}");
+    assert!(grown.is_empty(), "more than {GROWN_MAX} times of what an empty store takes: {grown:?}");
+}
+
+/// What takes too much beside others, of those operations of which is known what they take alone.
+fn grown(alone: &[(Operation, f64)], places: &Places) -> Vec<String> {
+    if alone.is_empty() {
+        return Vec::new();
+    }
+    let (live, big) = (places.store("live"), places.store("big"));
+    let mut crowd = Crowd::new(&live, &big);
+    crowd.grow_to(LIVE);
+    let mut grown = Vec::new();
+    println!("{:<46} {:>12} {:>12}", "as a multiple of the same alone", "beside 500", "big store");
+    for (operation, alone) in alone {
+        let name = operation.name;
+        let [beside, in_big] = [&live, &big].map(|path| {
+            instructions_of(operation, path).expect("what could be counted alone") / alone
+        });
+        println!("{name:<46} {beside:>12.2} {in_big:>12.2}");
+        if beside.max(in_big) > GROWN_MAX {
+            grown.push(format!("{name}: {beside:.2}, {in_big:.2}"));
+        }
+    }
+    drop(crowd);
+    grown
 }

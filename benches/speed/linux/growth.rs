@@ -10,7 +10,7 @@ use super::table::{Beside, Grown, Row, Table, Target, time};
 use super::{Tools, counts};
 
 /// What an operation may take beside many others, as a multiple.
-const GROWN_MAX: f64 = 1.3;
+pub const GROWN_MAX: f64 = 1.3;
 
 /// Live processes at which the curve has its points.
 const STEPS: [usize; 6] = [0, 5, 20, 50, 100, 200];
