@@ -4,6 +4,7 @@
 //! checks that the file is still the store we opened.
 
 mod backup;
+mod begun;
 pub(crate) mod busy;
 mod control;
 pub(crate) mod deferred;
@@ -16,6 +17,7 @@ pub(crate) mod handle;
 pub(crate) mod held;
 pub(crate) mod last_words;
 pub(crate) mod location;
+pub(crate) mod memo;
 pub(crate) mod migrate;
 pub(crate) mod open;
 pub(crate) mod ourselves;
@@ -26,6 +28,8 @@ pub(crate) mod recovery;
 mod registry;
 pub(crate) mod salvage;
 mod settings;
+#[cfg(test)]
+pub(crate) mod tally;
 pub(crate) mod transaction;
 pub(crate) mod turns;
 pub(crate) mod wal;

@@ -16,6 +16,15 @@ pub fn guard(_connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// There is none here: SQLite's own is not reached into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {}
+
+/// Not known here.
+pub fn header(_connection: &rusqlite::Connection) -> Option<Header> {
+    None
+}
+
 /// A descriptor whose close cancels no lock: there is none here.
 #[derive(Debug)]
 pub enum Kept {}

@@ -6,11 +6,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{Ordering, fence};
 
 use rusqlite::ffi;
 
 use super::descriptors::{CHILDREN, Descriptor, Key, open, range, set};
-use super::layout::{DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside};
+use super::layout::{
+    DATABASE_SHARED, DATABASE_WRITER, HEADER_IS_INIT, HEADER_WORDS, Header, IN_USE, LOCKS, beside,
+};
 use super::system_calls::give_to_owner_of_database;
 use crate::environment::{Fault, Guard, is_in_force, planted};
 use crate::sys::shortage::note;
@@ -152,6 +155,29 @@ impl OpenIndex {
         }
         let stretch = self.mapped[region / self.regions_per_map];
         Ok(stretch.cast::<u8>().wrapping_add((region % self.regions_per_map) * size).cast())
+    }
+
+    /// The header, if it is mapped and nobody is just writing it. A writer writes the second copy
+    /// first (`walIndexWriteHdr` in wal.c), and a reader reads the first one first: equal ones are
+    /// whole.
+    pub(super) fn header(&self) -> Option<Header> {
+        let first = self.mapped.first()?.cast::<u32>();
+        if first.is_null() || self.region_size < 2 * size_of::<Header>() || self.shm.is_closed() {
+            return None;
+        }
+        let copy = |number: usize| {
+            let mut words = [0; HEADER_WORDS];
+            for (at, word) in words.iter_mut().enumerate() {
+                // SAFETY: the region is mapped as long as this lives, aligned to a page, and longer
+                // than both copies. Other processes write to it: each word is read once, by itself.
+                *word = unsafe { first.add(number * HEADER_WORDS + at).read_volatile() };
+            }
+            words
+        };
+        let one = copy(0);
+        fence(Ordering::SeqCst);
+        let is_there = one[HEADER_IS_INIT].to_ne_bytes()[0] != 0;
+        (is_there && one == copy(1)).then_some(Header(one))
     }
 
     /// Whether the file is that long, or was made so. Each page is written to: what a disk has no

@@ -47,6 +47,7 @@ use self::descriptors::{
     CHILDREN, Descriptor, Key, close_in_children, locked_by, open, range, set,
 };
 use self::index::{NotOpened, OpenIndex};
+pub use self::layout::Header;
 use self::layout::{
     DATABASE_COUNT, DATABASE_FIRST, DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside,
 };
@@ -211,21 +212,9 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
         return Ok(());
     }
     close_in_children();
-    let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
-    // SAFETY: the handle is valid while `connection` lives, "main" is a NUL-terminated schema name,
-    // and this control writes one pointer.
-    let code = unsafe {
-        ffi::sqlite3_file_control(
-            connection.handle(),
-            c"main".as_ptr(),
-            ffi::SQLITE_FCNTL_FILE_POINTER,
-            (&raw mut file).cast(),
-        )
-    };
-    if code != ffi::SQLITE_OK {
-        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
-    }
-    // SAFETY: as above; the name lives as long as the connection, and is copied.
+    let file = open_file(connection)?;
+    // SAFETY: the handle is valid while `connection` lives; the name lives as long as that, and is
+    // copied.
     let database = unsafe {
         let name = ffi::sqlite3_db_filename(connection.handle(), c"main".as_ptr());
         if name.is_null() {
@@ -254,6 +243,45 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
         (*file).pMethods = Box::into_raw(Box::new(guarded)).cast();
     }
     Ok(())
+}
+
+/// The header as it is now; `None` where the connection has not mapped it, or it is just being
+/// written. Nothing is read from a file.
+pub fn header(connection: &rusqlite::Connection) -> Option<Header> {
+    let file = open_file(connection).ok()?;
+    // SAFETY: SQLite keeps the open file while `connection` lives, and nobody else uses that
+    // meanwhile. Only a file whose methods are ours is a `Guarded`.
+    unsafe {
+        if file.is_null() || (*file).pMethods.is_null() {
+            return None;
+        }
+        let ours: unsafe extern "C" fn(*mut ffi::sqlite3_file) -> c_int = close;
+        if (*(*file).pMethods).xClose.is_none_or(|it| !ptr::fn_addr_eq(it, ours)) {
+            return None;
+        }
+        match &guarded(file).index {
+            Index::Open(index) => index.header(),
+            Index::Closed | Index::Left => None,
+        }
+    }
+}
+
+fn open_file(connection: &rusqlite::Connection) -> rusqlite::Result<*mut ffi::sqlite3_file> {
+    let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+    // SAFETY: the handle is valid while `connection` lives, "main" is a NUL-terminated schema name,
+    // and this control writes one pointer.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_FILE_POINTER,
+            (&raw mut file).cast(),
+        )
+    };
+    if code == ffi::SQLITE_OK {
+        return Ok(file);
+    }
+    Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))
 }
 
 /// Ours of an open file that [`guard`] has prepared.
