@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use crate::store::gate;
 use crate::store::handle::Inner;
 use crate::sys::wal_index;
-use crate::sys::wal_index::Header;
+use crate::sys::wal_index::{Bell, Header};
 use crate::{Result, store};
 
 /// Watches one store.
@@ -86,6 +86,28 @@ impl Watcher {
                 None => Committed::DataVersion(store::data_version(connection)?),
             };
             Ok(Version { opened: self.opened.load(Ordering::Relaxed), committed })
+        })
+    }
+
+    /// Whether a commit can be waited for.
+    pub(crate) fn tells(&self) -> bool {
+        self.bell().is_ok_and(|bell| bell.is_some())
+    }
+
+    /// What rings with the next commit. Take it before the look that finds nothing. `None` where
+    /// nothing rings.
+    ///
+    /// # Errors
+    /// As [`Inner::read`].
+    pub(crate) fn bell(&self) -> Result<Option<Bell>> {
+        self.with(|connection| {
+            let bell = wal_index::bell(connection);
+            if bell.is_some() {
+                return Ok(bell);
+            }
+            // SQLite opens it with the first question.
+            store::data_version(connection)?;
+            Ok(wal_index::bell(connection))
         })
     }
 }

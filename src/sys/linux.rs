@@ -3,6 +3,7 @@
 //! Command lines are read from `/proc`, not through the crate sysinfo, which takes eight times as
 //! long and drops empty arguments.
 
+mod children;
 mod files;
 mod others;
 mod process;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
+pub use self::children::{listed_children, listed_descendants};
 pub(crate) use self::files::each_name;
 pub use self::files::{
     exchange, files_opened_by, filesystem_of, in_root_of, is_mount_point, is_open_for_writing,

@@ -225,6 +225,16 @@ impl ProcessHandle {
         }
     }
 
+    #[allow(clippy::unused_self, reason = "as where there is one")]
+    pub fn can_be_polled(&self) -> bool {
+        false
+    }
+
+    #[allow(clippy::unused_self, reason = "as where there is one")]
+    pub fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         let deadline = monotonic() + timeout.min(WAIT_MAX);
         // Watched before the first look, so that no end falls between the two.

@@ -269,6 +269,11 @@ impl ProcessHandle {
         None
     }
 
+    #[allow(clippy::unused_self, reason = "as where there is a descriptor")]
+    pub fn can_be_polled(&self) -> bool {
+        false
+    }
+
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         // One wait takes at most 2^32 - 2 ms, the value above means "for ever".
         const STEP_MS_MAX: u32 = u32::MAX - 1;

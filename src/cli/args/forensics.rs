@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Forensics {
     /// Show who asks a process to end, as its own signal handler would
     Snapshot(ForensicsSnapshot),

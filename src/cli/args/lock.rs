@@ -9,6 +9,7 @@ use crate::Wait;
 use crate::cli::args::values;
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Lock {
     /// Acquire a lock for a process, which holds it until it releases it or ends
     Acquire(LockAcquire),

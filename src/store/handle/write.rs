@@ -18,6 +18,7 @@ use crate::store::handle::lost::Content;
 use crate::store::handle::settle::{Attempted, Patience};
 use crate::store::transaction::{Rest, Tx};
 use crate::store::{gate, migrate, ourselves, transaction};
+use crate::sys::wal_index;
 use crate::{Error, ErrorKind, Result, patience};
 
 /// How often a transaction begins because something has written past SQLite; the last time it goes
@@ -225,6 +226,8 @@ impl Inner {
             anchor.remove();
         }
         if let Some(connection) = &*writer {
+            // Last: whoever is woken would meet an anchor that is just being let go.
+            wal_index::ring(connection);
             self.restart_long_wal(connection);
         }
         Ok(Some(Attempted::Done { value, rests, garbage }))

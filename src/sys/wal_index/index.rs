@@ -6,10 +6,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use rusqlite::ffi;
 
+use super::bell;
+use super::bell::{Bell, COMMITS, TURNS};
 use super::descriptors::{CHILDREN, Descriptor, Key, open, range, set};
 use super::layout::{
     DATABASE_SHARED, DATABASE_WRITER, HEADER_IS_INIT, HEADER_WORDS, Header, IN_USE, LOCKS, beside,
@@ -34,6 +36,8 @@ pub(super) struct OpenIndex {
     /// The locks that this connection holds, as bits.
     pub(super) shared: u16,
     pub(super) exclusive: u16,
+    /// How many commits there were when this connection began to write last.
+    began_at: Option<u32>,
 }
 
 pub(super) enum NotOpened {
@@ -66,6 +70,7 @@ impl OpenIndex {
             regions_per_map: 1,
             shared: 0,
             exclusive: 0,
+            began_at: None,
         };
         index.begin().map_err(NotOpened::Code)?;
         Ok(index)
@@ -201,7 +206,62 @@ impl OpenIndex {
         Ok(true)
     }
 
+    /// A word of the header, while this is borrowed. It is mapped with the first region, which is
+    /// longer than that; SQLite's own are read the same way.
+    fn word(&self, at: usize) -> Option<&AtomicU32> {
+        let begin = *self.mapped.first()?;
+        // SAFETY: mapped until `drop`, at least a page, and both places are multiples of four.
+        // Others change it meanwhile, as a whole.
+        Some(unsafe { &*begin.cast::<u8>().add(at).cast::<AtomicU32>() })
+    }
+
+    /// It is not mapped in this process, which was forked.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.shm.is_inherited()
+    }
+
+    /// What rings with the next commit of ours.
+    pub(super) fn bell(&self) -> Option<Bell> {
+        self.word(COMMITS).map(Bell::of)
+    }
+
+    /// Tells those who wait that something was committed, if it was since this connection began to
+    /// write.
+    pub(super) fn ring(&mut self) {
+        let began_at = self.began_at.take();
+        if let Some(word) = self.word(COMMITS)
+            && began_at != Some(word.load(Ordering::Acquire))
+        {
+            bell::ring_all(word);
+        }
+    }
+
     pub(super) fn lock(&mut self, first: c_int, count: c_int, flags: c_int) -> c_int {
+        let is_for_writing = bits(first, count) & WRITER != 0;
+        // In a forked child nothing is mapped.
+        if !is_for_writing || self.shm.is_closed() {
+            return self.lock_bytes(first, count, flags);
+        }
+        let is_unlock = flags & ffi::SQLITE_SHM_UNLOCK != 0;
+        // Before the attempt: whoever lets go after it has changed the word by the time we wait.
+        let turn = self.word(TURNS).filter(|_| !is_unlock).map(Bell::of);
+        let wrote = self.exclusive & WRITER != 0;
+        let code = self.lock_bytes(first, count, flags);
+        if is_unlock {
+            // After it is let go: whoever is woken would find it taken.
+            if let Some(word) = self.word(TURNS).filter(|_| wrote) {
+                bell::next_turn(word);
+            }
+        } else {
+            bell::set_turn(turn.filter(|_| code == ffi::SQLITE_BUSY));
+            if code == ffi::SQLITE_OK {
+                self.began_at = self.word(COMMITS).map(|word| word.load(Ordering::Acquire));
+            }
+        }
+        code
+    }
+
+    fn lock_bytes(&mut self, first: c_int, count: c_int, flags: c_int) -> c_int {
         if self.shm.is_closed() {
             // Nothing is held here, and the number of the descriptor may be somebody else's.
             let is_unlock = flags & ffi::SQLITE_SHM_UNLOCK != 0;
@@ -264,6 +324,7 @@ impl Drop for OpenIndex {
         if self.shm.is_inherited() {
             return;
         }
+        bell::set_turn(None);
         for address in &self.mapped {
             // SAFETY: mapped in `region`, with this length; SQLite uses it no more.
             unsafe { libc::munmap(*address, self.region_size * self.regions_per_map) };

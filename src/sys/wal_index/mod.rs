@@ -25,6 +25,7 @@
 //! a mapping keeps its open file, and so the lock). A child made by a bare system call holds them
 //! until it ends.
 
+mod bell;
 mod descriptors;
 mod index;
 mod layout;
@@ -43,6 +44,7 @@ use std::sync::OnceLock;
 
 use rusqlite::ffi;
 
+pub use self::bell::{Bell, Heard, Stop, take_turn};
 use self::descriptors::{
     CHILDREN, Descriptor, Key, close_in_children, locked_by, open, range, set,
 };
@@ -213,8 +215,7 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     }
     close_in_children();
     let file = open_file(connection)?;
-    // SAFETY: the handle is valid while `connection` lives; the name lives as long as that, and is
-    // copied.
+    // SAFETY: the handle is valid while `connection` lives, and so is the name, which is copied.
     let database = unsafe {
         let name = ffi::sqlite3_db_filename(connection.handle(), c"main".as_ptr());
         if name.is_null() {
@@ -248,24 +249,44 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
 /// The header as it is now; `None` where the connection has not mapped it, or it is just being
 /// written. Nothing is read from a file.
 pub fn header(connection: &rusqlite::Connection) -> Option<Header> {
+    with_index(connection, |index| index.header()).flatten()
+}
+
+/// What rings with the next commit after now. `None` where `connection` has not read anything yet,
+/// or has a `-shm` that is not ours to lock: then nothing tells of a commit.
+pub fn bell(connection: &rusqlite::Connection) -> Option<Bell> {
+    with_index(connection, |index| index.bell()).flatten()
+}
+
+/// Wakes those who wait for what `connection` has just committed.
+pub fn ring(connection: &rusqlite::Connection) {
+    let _ = with_index(connection, OpenIndex::ring);
+}
+
+fn with_index<T>(
+    connection: &rusqlite::Connection,
+    work: impl FnOnce(&mut OpenIndex) -> T,
+) -> Option<T> {
     let file = open_file(connection).ok()?;
-    // SAFETY: SQLite keeps the open file while `connection` lives, and nobody else uses that
-    // meanwhile. Only a file whose methods are ours is a `Guarded`.
+    // SAFETY: SQLite keeps the open file until it calls `xClose`. A `Connection` is used by one
+    // thread at a time, and SQLite is not inside of a method of ours, because `connection` is
+    // borrowed here.
     unsafe {
         if file.is_null() || (*file).pMethods.is_null() {
             return None;
         }
-        let ours: unsafe extern "C" fn(*mut ffi::sqlite3_file) -> c_int = close;
-        if (*(*file).pMethods).xClose.is_none_or(|it| !ptr::fn_addr_eq(it, ours)) {
+        let is_ours: unsafe extern "C" fn(*mut ffi::sqlite3_file) -> c_int = close;
+        if !ptr::fn_addr_eq((*(*file).pMethods).xClose?, is_ours) {
             return None;
         }
-        match &guarded(file).index {
-            Index::Open(index) => index.header(),
-            Index::Closed | Index::Left => None,
+        match &mut guarded(file).index {
+            Index::Open(index) if !index.is_inherited() => Some(work(index)),
+            Index::Open(_) | Index::Closed | Index::Left => None,
         }
     }
 }
 
+/// SQLite's open file of a database.
 fn open_file(connection: &rusqlite::Connection) -> rusqlite::Result<*mut ffi::sqlite3_file> {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
     // SAFETY: the handle is valid while `connection` lives, "main" is a NUL-terminated schema name,
