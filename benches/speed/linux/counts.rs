@@ -178,7 +178,10 @@ pub fn main(arguments: &[String]) {
     }
     let grown = if check { grown(&alone, &places) } else { Vec::new() };
     assert!(!check || above.is_empty(), "above their lines in lines.txt, or without: {above:?}");
-    assert!(grown.is_empty(), "more than {GROWN_MAX} times of what an empty store takes: {grown:?}");
+    assert!(
+        grown.is_empty(),
+        "more than {GROWN_MAX} times of what an empty store takes: {grown:?}"
+    );
 }
 
 /// What takes too much beside others, of those operations of which is known what they take alone.

@@ -60,7 +60,8 @@ request_setters!(RestartOptions);
 pub enum Restart {
     /// It was served, by this generation: the same one if it is a `run`.
     Done(InstanceId),
-    /// It was served, by this generation, which has ended at once: its new command crashed.
+    /// It was served, by this generation, which has ended at once: as a rule its new command could
+    /// not be executed. What becomes of one that was executed is not waited for.
     Ended(InstanceId, Box<LastEnd>),
     /// Nobody is running.
     NotRunning,
