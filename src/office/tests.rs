@@ -180,7 +180,7 @@ fn tallies(store: &Store) -> Vec<(&'static str, Tally)> {
         (
             "refused lock",
             Box::new(|| {
-                assert!(matches!(store.try_acquire(&request("held")), Ok(Acquire::Held(_))))
+                assert!(matches!(store.try_acquire(&request("held")), Ok(Acquire::Held(_))));
             }),
         ),
     ]);

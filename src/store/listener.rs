@@ -23,7 +23,7 @@ const CALM_AFTER: Duration = Duration::from_secs(1);
 
 /// Between two looks for a word to wait for: the connection may have been closed, for a fork, and
 /// another `-shm` made since.
-const LISTEN_AGAIN: Duration = Duration::from_secs(60);
+const LISTEN_AGAIN: Duration = Duration::from_mins(1);
 
 /// The same where there is none.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -126,7 +126,8 @@ impl Rush {
     }
 }
 
-#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod tests {
     use std::sync::mpsc;
 

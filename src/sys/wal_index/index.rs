@@ -212,7 +212,7 @@ impl OpenIndex {
         let begin = *self.mapped.first()?;
         // SAFETY: mapped until `drop`, at least a page, and both places are multiples of four.
         // Others change it meanwhile, as a whole.
-        Some(unsafe { &*begin.cast::<u8>().add(at).cast::<AtomicU32>() })
+        Some(unsafe { &*begin.cast::<AtomicU32>().add(at / size_of::<AtomicU32>()) })
     }
 
     /// It is not mapped in this process, which was forked.
