@@ -1,5 +1,5 @@
--- 0011 fewer pages: each change of a store writes fewer of its pages, and no question goes through a
--- whole table.
+-- 0011 fewer pages: each change of a store writes fewer of its pages, and no question goes through
+-- a whole table.
 --
 -- Start with
 --     SELECT name, tbl_name FROM sqlite_schema WHERE type = 'index';
@@ -50,8 +50,8 @@ DROP INDEX ended_anchors;
 -- Retention goes by instances_without_office.
 DROP INDEX ids_without_office;
 
--- Who waits for an office: asked by every `status`.
-CREATE INDEX waiters_for_office ON waiters (profile, kind) WHERE scope IS NULL;
+-- Who claims an office and waits, for that or for a lock: asked by every `status`.
+CREATE INDEX waiters_for_office ON waiters (profile, kind);
 
 -- How many rows were deleted that had not ended: no program does that, but a person may. Whoever
 -- remembers what was on record looks again then (`rows_lost` in meta).

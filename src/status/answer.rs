@@ -32,7 +32,7 @@ fn known_again(
 }
 
 fn known(inner: &Inner, connection: &Connection, office: &Office) -> Result<OfficeSnapshot> {
-    recorded::known(inner, connection, office, &waiters::all(connection)?)
+    recorded::known(inner, connection, office, &waiters::of_office(connection, office)?)
 }
 
 /// Answers "is it up?". Reads only, and never waits for a writer.
