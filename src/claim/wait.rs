@@ -34,7 +34,8 @@ use crate::{
     Store, Wait, Wanted, owner, patience,
 };
 
-/// Between two looks while the wait is young, where nothing tells of a release: one is seen within 5 ms.
+/// Between two looks while the wait is young, where nothing tells of a release: one is seen within
+/// 5 ms.
 const LOOK_EVERY_YOUNG: Duration = Duration::from_millis(2);
 
 /// A wait stays young this long. Hand-overs happen in it; what waits longer waits for a person.
@@ -270,7 +271,8 @@ impl Watched<'_> {
         }
     }
 
-    /// What wakes us with its end, where its end and the store tell us of all that may become of it.
+    /// What wakes us with its end, where its end and the store tell us of all that may become of
+    /// it.
     fn end_told(&self) -> Option<&ProcessHandle> {
         self.handle.as_deref().filter(|_| self.anchor.is_some())
     }

@@ -2,9 +2,9 @@
 //!
 //! Every change of an office, a lock, a marker or a runtime status writes its event in the
 //! transaction that makes the change. So a reader of events sees what was committed, once and in
-//! order. It is woken by a commit (`store/door.rs`), and looks at `data_version`, a counter of
-//! SQLite's, which takes about 2 µs and no lock. Ids have no gaps: a gap means that the reader fell behind
-//! what is kept.
+//! order. It is woken by a commit (`store/door.rs`), and looks whether something was committed
+//! (`store/watcher.rs`), which takes 2 µs at most and no lock. Ids have no gaps: a gap means that the
+//! reader fell behind what is kept.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -281,9 +281,9 @@ impl EventStream {
     }
 
     /// A descriptor that is readable while there may be something new, for a loop that polls: it
-    /// becomes readable within 20 ms of a commit (of another program's within a second), and stays so until
-    /// [`next_event(Wait::No)`](Self::next_event) has answered `None`. So ask until it does, also
-    /// in a loop that is woken by edges (`AsyncFd`), and before the first wait.
+    /// becomes readable within 20 ms of a commit (of another program's within a second), and stays
+    /// so until [`next_event(Wait::No)`](Self::next_event) has answered `None`. So ask until it
+    /// does, also in a loop that is woken by edges (`AsyncFd`), and before the first wait.
     ///
     /// It is also readable after a commit that is not an event of this stream, and when the store
     /// cannot be read or is gone: then `next_event` says why, and an error that stays keeps it

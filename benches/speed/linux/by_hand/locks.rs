@@ -16,7 +16,10 @@ pub enum Company {
     Lock,
 }
 
-const LOCK_DETAIL: &str = r#"{"scope":"bot-token","identity_hash":"0123456789abcdef","fence":1795305600000000,"evicted":null}"#;
+const LOCK_DETAIL: &str = concat!(
+    r#"{"scope":"bot-token","identity_hash":"0123456789abcdef","#,
+    r#""fence":1795305600000000,"evicted":null}"#
+);
 
 pub fn lock_alone(hand: Hand) -> Once {
     lock(hand, Company::Nothing)
