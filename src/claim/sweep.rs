@@ -158,7 +158,7 @@ pub(crate) fn evict_orphans(
 /// After a grant: collects anchors that nobody uses, and ends the rows of processes without an
 /// office that died. Nobody else would.
 pub(crate) fn tidy(tx: &Tx<'_>, inner: &Inner, sweep: Sweep) -> Result<()> {
-    tx.collect(sweep);
+    tx.remove_later(sweep);
     let death = |record: &Record| match judgement(inner, record).ruling {
         Ruling::Dead(reason) => Some(reason),
         Ruling::Alive(_) | Ruling::Unknown(_) => None,

@@ -7,10 +7,10 @@
 //!
 //! What a keeper has not seen: it looks with each commit of ours, and once or twice a second, and a
 //! copy of the store may be put over the same file in between. So a verb that is granted something
-//! by a record with a keeper leaves the fence as the modification time of the anchor (`note_grant`),
-//! after the commit and before it answers. A fence that neither the keeper nor the store knows means
-//! that the store was put back to a time before that grant. Then the keeper holds an anchor that no
-//! row names, which refuses everybody, until its process has ended.
+//! by a record with a keeper leaves the fence as the modification time of the anchor
+//! (`note_grant`), after the commit and before it answers. A fence that neither the keeper nor the
+//! store knows means that the store was put back to a time before that grant. Then the keeper holds
+//! an anchor that no row names, which refuses everybody, until its process has ended.
 
 use std::cell::Cell;
 use std::ffi::OsString;

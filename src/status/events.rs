@@ -3,8 +3,8 @@
 //! Every change of an office, a lock, a marker or a runtime status writes its event in the
 //! transaction that makes the change. So a reader of events sees what was committed, once and in
 //! order. It is woken by a commit (`store/door.rs`), and looks whether something was committed
-//! (`store/watcher.rs`), which takes 2 µs at most and no lock. Ids have no gaps: a gap means that the
-//! reader fell behind what is kept.
+//! (`store/watcher.rs`), which takes 2 µs at most and no lock. Ids have no gaps: a gap means that
+//! the reader fell behind what is kept.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -298,7 +298,7 @@ impl<'a> Tx<'a> {
     }
 
     /// Free anchors that nobody needs are removed after the commit: others wait for this one.
-    pub(crate) fn collect(&self, sweep: Sweep) {
+    pub(crate) fn remove_later(&self, sweep: Sweep) {
         self.garbage.borrow_mut().push(sweep);
     }
 

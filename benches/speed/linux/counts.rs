@@ -193,7 +193,7 @@ fn grown(alone: &[(Operation, f64)], places: &Places) -> Vec<String> {
     let mut crowd = Crowd::new(&live, &big);
     crowd.grow_to(LIVE);
     let mut grown = Vec::new();
-    println!("{:<46} {:>12} {:>12}", "as a multiple of the same alone", "beside 500", "big store");
+    println!("{:<46} {:>12} {:>12}", "as a multiple of the same alone", "500 live", "big store");
     for (operation, alone) in alone {
         let name = operation.name;
         let [beside, in_big] = [&live, &big].map(|path| {

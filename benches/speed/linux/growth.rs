@@ -43,7 +43,7 @@ impl Growth {
 
     pub fn picture(self) -> Picture {
         let chart = Chart {
-            title: "What an operation takes beside others, as a multiple".to_owned(),
+            title: "What an operation takes with others in the store, as a multiple".to_owned(),
             x: "live processes in the store",
             y: "times what it takes in an empty store",
             series: self.curves,
@@ -92,7 +92,7 @@ pub fn rows(table: &mut Table, places: &Places, tools: &Tools, effort: Effort) -
         let many = Grown { time: compared.times_the_first(1), instructions: counted("live") };
         let big = Grown { time: compared.times_the_first(2), instructions: counted("big") };
         row.targets.extend([
-            Target::at_most("beside 500 live", GROWN_MAX, Some(many.decides()), "x"),
+            Target::at_most("with 500 live", GROWN_MAX, Some(many.decides()), "x"),
             Target::at_most("in a big store", GROWN_MAX, Some(big.decides()), "x"),
         ]);
         (row.many, row.big) = (Some(many), Some(big));

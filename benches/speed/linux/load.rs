@@ -61,7 +61,7 @@ impl Drop for Sleepers {
 }
 
 pub fn rows(table: &mut Table, places: &Places, rounds: usize) {
-    let busy = ", beside two busy loops per core and 2000 processes";
+    let busy = ", two busy loops per core and 2000 processes";
     let wants =
         |beside: &str| [ALONE, WHOLE].iter().any(|name| table.wants(&format!("{name}{beside}")));
     let (wants_idle, wants_busy) = (wants(""), wants(busy));

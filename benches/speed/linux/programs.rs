@@ -121,7 +121,7 @@ pub fn rows(table: &mut Table, places: &Places, tools: &Tools, effort: Effort) {
     around_a_command(table, places, effort);
     for_other_processes(table, places, effort);
     ends(table, places, effort, "");
-    let beside = format!(", beside {OTHERS} processes");
+    let beside = format!(", {OTHERS} other processes");
     if ENDS.iter().any(|name| table.wants(&format!("{name}{beside}"))) {
         let others = Sleepers::start(OTHERS);
         ends(table, places, effort, &beside);

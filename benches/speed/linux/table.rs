@@ -116,7 +116,7 @@ const HEADER: [&str; 10] = [
     "0.1",
     "floor",
     "peers",
-    "beside 500",
+    "with 500 live",
     "big store",
     "target",
     "verdict",

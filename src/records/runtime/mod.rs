@@ -94,8 +94,8 @@ const RUNTIME_COLUMNS: &str = "state, state_since_at_ms, exit_reason, restart_re
 const ASLEEP: &str = "heartbeat_asleep_ms";
 const MEMORY: &str = "memory_bytes";
 
-/// Prepares a statement that selects [`RUNTIME_COLUMNS`], or some. A store of an older version lacks
-/// a few of them, which read as absent there.
+/// Prepares a statement that selects [`RUNTIME_COLUMNS`], or some of them. A store of an older
+/// version lacks a few, which read as absent there.
 fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>> {
     let refused = match connection.prepare_cached(sql) {
         Ok(statement) => return Ok(statement),
