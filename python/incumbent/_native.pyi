@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import final
 
 __version__: str
+__all__: list[str]
 
 @final
 class Canceller:

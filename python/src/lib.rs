@@ -14,10 +14,28 @@ mod store;
 mod tenure;
 mod watch;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
+
+/// Each interpreter of a process has modules of its own, so the address of one tells them apart.
+static INTERPRETER: AtomicUsize = AtomicUsize::new(0);
+
+/// A process has one handle of a store and one end, which one interpreter looks after.
+fn refuse_other_interpreters(py: Python<'_>) -> PyResult<()> {
+    let ours = py.import("builtins")?.as_ptr() as usize;
+    match INTERPRETER.compare_exchange(0, ours, Ordering::SeqCst, Ordering::SeqCst) {
+        Err(other) if other != ours => Err(PyImportError::new_err(
+            "incumbent is in use by another interpreter of this process: import it in one of them",
+        )),
+        _ => Ok(()),
+    }
+}
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    refuse_other_interpreters(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<call::Canceller>()?;
     module.add_class::<store::Store>()?;
