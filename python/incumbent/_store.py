@@ -209,6 +209,12 @@ class Store:
         identity = identity_bytes(identity)
         return parse(Outcome, self._native.unlock(scope, identity, force, by))
 
+    def unlock_hash(
+        self, scope: str, identity_hash: str, *, force: bool = False, by: str = BY
+    ) -> Outcome:
+        """As `unlock()`, by the hash that `locks()` shows: for whoever has not the identity."""
+        return parse(Outcome, self._native.unlock_hash(scope, identity_hash, force, by))
+
     def unlock_stale(self, *, by: str = BY) -> int:
         """Removes the locks of all dead holders; how many."""
         return len(json.loads(self._native.unlock_stale(by)))

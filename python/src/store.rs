@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use incumbent::lock::IdentityHash;
+use incumbent::lock::{IdentityHash, Scope};
 use incumbent::marker::{MarkerName, MarkerRequest, MarkerTarget};
 use incumbent::status::{Awaited, Desired, EventOptions, HistoryOptions, ReadyOptions};
 use incumbent::stop::{Force, RestartOptions, StopOptions};
@@ -464,6 +464,24 @@ impl Store {
         let identity = identity.as_bytes();
         outside(py, || {
             let unlocked = self.0.unlock(&LockName::new(scope, identity)?, force, by)?;
+            Ok(reply::text(&reply::unlocked(&unlocked)))
+        })
+    }
+
+    /// The same by the hash that `locks` shows.
+    fn unlock_hash(
+        &self,
+        py: Python<'_>,
+        scope: &str,
+        identity_hash: &str,
+        force: bool,
+        by: &str,
+    ) -> PyResult<String> {
+        let force = if force { Force::Yes } else { Force::No };
+        outside(py, || {
+            let (scope, identity_hash) =
+                (Scope::new(scope)?, IdentityHash::from_hex(identity_hash)?);
+            let unlocked = self.0.unlock(&LockName { scope, identity_hash }, force, by)?;
             Ok(reply::text(&reply::unlocked(&unlocked)))
         })
     }
