@@ -4,7 +4,30 @@ from pathlib import Path
 from typing import final
 
 __version__: str
-__all__: list[str]
+__all__ = [
+    "Canceller",
+    "Events",
+    "ForkPause",
+    "Heart",
+    "Lock",
+    "Shutdowns",
+    "Store",
+    "Tenure",
+    "Watch",
+    "__version__",
+    "after_fork_in_child",
+    "command_line",
+    "diagnose",
+    "exists",
+    "identify",
+    "prepare_exit",
+    "snapshot",
+    "start_time",
+    "systemd",
+    "terminate",
+    "unit",
+    "use_helper",
+]
 
 @final
 class Canceller:

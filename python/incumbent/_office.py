@@ -168,7 +168,7 @@ class Office:
         return self.running_pid() is not None
 
     def runtime(self) -> Runtime | None:
-        """What its gateway said of itself, alone. Quicker than `status()`."""
+        """What its gateway said about itself, alone. Quicker than `status()`."""
         text = self._native.runtime(self.profile, self.kind)
         if text is None:
             return None
@@ -229,7 +229,7 @@ class Office:
     ) -> Outcome:
         """Asks the holder to stop, and waits for that: its own stop budget, or `timeout` seconds.
 
-        `kill` ends one that does not follow. `outcome` is `stopped`, `not_running`,
+        `kill` ends a holder that does not follow. `outcome` is `stopped`, `not_running`,
         `still_running`, `in_progress`, `served` or `of_another`.
         """
         return self._stop(
@@ -264,7 +264,7 @@ class Office:
         return parse(Outcome, self._native.signal(self.profile, self.kind, int(signum), by))
 
     def evict(self, *, force: bool = False, by: str = "python") -> Outcome:
-        """Ends the record of a dead holder; `force` also that of a live one, which is not signalled.
+        """Ends the record of a dead holder; `force` also that of a live one. Signals nothing.
 
         `outcome` is `nothing`, `done`, `refused` (with `holder`), `orphans_removed` or
         `legacy_home_forgotten`.

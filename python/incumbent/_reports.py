@@ -187,7 +187,7 @@ class Evidence(Report):
 
 @dataclass(frozen=True)
 class Runtime(Report):
-    """What a gateway says of itself."""
+    """What a gateway says about itself."""
 
     state: str | None = None
     last_state: str | None = None
@@ -293,7 +293,7 @@ def _platforms(values: Mapping[str, Document]) -> dict[str, Platform]:
 
 @dataclass(frozen=True)
 class Status(Report):
-    """What is true of an office, and what its gateway says beside that."""
+    """What is true of an office, and what its gateway says."""
 
     profile: str = ""
     kind: str = ""

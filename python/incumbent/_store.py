@@ -212,7 +212,7 @@ class Store:
     def unlock_hash(
         self, scope: str, identity_hash: str, *, force: bool = False, by: str = BY
     ) -> Outcome:
-        """As `unlock()`, by the hash that `locks()` shows: for whoever has not the identity."""
+        """As `unlock()`, by the hash that `locks()` shows: where the identity is not known."""
         return parse(Outcome, self._native.unlock_hash(scope, identity_hash, force, by))
 
     def unlock_stale(self, *, by: str = BY) -> int:
@@ -310,5 +310,5 @@ class Store:
         return Rows(tuple(answer["columns"]), [tuple(row) for row in answer["rows"]])
 
     def backup(self, file: PathLike) -> int:
-        """A consistent copy, also beside live gateways; its size in bytes."""
+        """A consistent copy, also while gateways run; its size in bytes."""
         return self._native.backup(Path(file))

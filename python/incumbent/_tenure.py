@@ -1,4 +1,4 @@
-"""A held office: what its gateway says of itself, what it is told, and its end."""
+"""A held office: what its gateway says about itself, what it is told, and its end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Heartbeat:
         self._timer = loop.call_later(pause, self._beat_on, loop, pause)
 
     def stop(self) -> None:
-        """Ends the heartbeat: from here on its silence is no sign of trouble."""
+        """Ends the heartbeat: from here on silence is not a sign of trouble."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -64,7 +64,7 @@ class Heartbeat:
 class Tenure:
     """A held office: by a `with` block, by `release()`, or until the process ends.
 
-    A `with` block that ends by an exception records a crash with its type and message, one that
+    A `with` block that ends by an exception records a crash with its type and message, a block that
     ends by `sys.exit(n)` the exit code. Safe to use from many threads.
     """
 
@@ -221,7 +221,7 @@ class Tenure:
             undo=Lock.release,
         )
 
-    # What it says of itself.
+    # What it says about itself.
 
     def update(
         self,
@@ -234,7 +234,7 @@ class Tenure:
         serves: list[str] | None | Keep = KEEP,
         heartbeat: bool = False,
     ) -> None:
-        """Publishes what the gateway says of itself: what is left out stays, `None` clears."""
+        """Publishes what the gateway says about itself: what is left out stays, `None` clears."""
         fields: dict[str, Any] = {
             "state": state if isinstance(state, Keep) or state is None else str(state),
             "exit_reason": exit_reason,
@@ -287,7 +287,7 @@ class Tenure:
     def beat_on_loop(
         self, every: Seconds = 5.0, loop: asyncio.AbstractEventLoop | None = None
     ) -> Heartbeat:
-        """Has the loop itself beat: one that hangs is seen by others as unresponsive."""
+        """Has the loop itself beat: a loop that hangs is seen by others as unresponsive."""
         heart = self.heartbeat(every)
         heart._beat_on(loop or asyncio.get_running_loop(), seconds(every) / 2)
         return heart

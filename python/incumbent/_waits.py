@@ -1,4 +1,4 @@
-"""Waits: how one is written, and how a loop awaits one that runs in a thread.
+"""Waits: how they are written, and how a loop awaits them while a thread waits.
 
 A wait of the engine blocks its thread. In a loop it runs in a thread of its own, so that neither
 the loop nor its pool of threads is ever taken up by it. A cancelled task ends the wait within 100

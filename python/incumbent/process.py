@@ -1,4 +1,4 @@
-"""Whether a process lives, when it started, and ending it, proven to be the one that was meant."""
+"""Whether a process lives, when it started, and ending it, if it is proven to be that process."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 //! decides. What goes in and comes out beside handles is JSON, in the shapes of the command line's
 //! `--json`; `incumbent/` makes classes of it.
 
+mod asks;
 mod call;
 mod error;
 mod events;

@@ -3,90 +3,28 @@
 use std::path::PathBuf;
 
 use incumbent::lock::{IdentityHash, Scope};
-use incumbent::marker::{MarkerName, MarkerRequest, MarkerTarget};
-use incumbent::status::{Awaited, Desired, EventOptions, HistoryOptions, ReadyOptions};
-use incumbent::stop::{Force, RestartOptions, StopOptions};
+use incumbent::marker::MarkerName;
+use incumbent::status::{Awaited, Desired};
+use incumbent::stop::Force;
 use incumbent::{
-    Acquire, Claim, Error, InstanceId, Kind, LockName, Office, OpenOptions, Profile, ProfileName,
-    Tenure as Held, query,
+    Acquire, Claim, Error, InstanceId, Kind, LockName, Office, Profile, ProfileName, Tenure as Held,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::asks::{
+    MarkerArguments, PastArguments, ReadyArguments, RequestArguments, open_options, value_of,
+};
 use crate::call::{Canceller, outside, waiting};
 use crate::events::Events;
 use crate::lock::granted;
-use crate::options::{
-    AcquireArguments, ClaimArguments, LockArguments, OpenArguments, Waits, length, read,
-};
+use crate::options::{AcquireArguments, ClaimArguments, LockArguments, read};
 use crate::reply;
 use crate::tenure::Tenure;
 
 #[pyclass(frozen, module = "incumbent._native")]
 pub(crate) struct Store(pub(crate) incumbent::Store);
-
-/// What a stop and a restart are asked for with.
-#[derive(Deserialize, Default)]
-#[serde(default, deny_unknown_fields)]
-struct RequestArguments {
-    timeout: Option<f64>,
-    reason: Option<String>,
-    by: Option<String>,
-    kill: bool,
-    desired_stopped: bool,
-    reap: bool,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, deny_unknown_fields)]
-struct PastArguments {
-    profile: Option<String>,
-    kind: Option<String>,
-    event: Option<String>,
-    since_ms: Option<i64>,
-    until_ms: Option<i64>,
-    limit: Option<usize>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, deny_unknown_fields)]
-struct MarkerArguments {
-    name: String,
-    pid: Option<u32>,
-    instance: Option<i64>,
-    office: Option<(String, String)>,
-    ttl: Option<f64>,
-    reason: Option<String>,
-    by: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReadyArguments {
-    state: Option<String>,
-    wait: Option<f64>,
-    forever: bool,
-}
-
-fn open_options(text: &str) -> PyResult<OpenOptions> {
-    let arguments: OpenArguments = read(text)?;
-    let mut options = OpenOptions::new();
-    if let Some(path) = arguments.path {
-        options = options.path(path);
-    }
-    if let Some(budget) = arguments.busy_budget {
-        options = options.busy_budget(length(budget));
-    }
-    if arguments.full_durability {
-        options = options.durability(incumbent::Durability::Full);
-    }
-    for kind in arguments.allow_filesystem {
-        options = options.allow_filesystem(kind);
-    }
-    Ok(options)
-}
 
 impl Store {
     fn profile(&self, name: &str, home: Option<&PathBuf>) -> Result<Profile, Error> {
@@ -96,19 +34,6 @@ impl Store {
             None => Ok(profile),
         }
     }
-}
-
-fn value_of(value: &Value) -> Result<query::Value, Error> {
-    Ok(match value {
-        Value::Null => query::Value::Null,
-        Value::Bool(it) => query::Value::Integer((*it).into()),
-        Value::Number(it) => match it.as_i64() {
-            Some(it) => query::Value::Integer(it),
-            None => query::Value::Real(it.as_f64().unwrap_or_default()),
-        },
-        Value::String(it) => query::Value::Text(it.clone()),
-        Value::Array(_) | Value::Object(_) => query::Value::Text(value.to_string()),
-    })
 }
 
 #[pymethods]
@@ -240,22 +165,7 @@ impl Store {
     fn history(&self, py: Python<'_>, options: &str) -> PyResult<String> {
         let asked: PastArguments = read(options)?;
         outside(py, || {
-            let mut options = HistoryOptions::new();
-            if let Some(profile) = asked.profile {
-                options = options.profile(ProfileName::new(profile)?);
-            }
-            if let Some(kind) = asked.kind {
-                options = options.kind(Kind::new(kind)?);
-            }
-            if let Some(since) = asked.since_ms {
-                options = options.since_ms(since);
-            }
-            if let Some(until) = asked.until_ms {
-                options = options.until_ms(until);
-            }
-            if let Some(limit) = asked.limit {
-                options = options.count_max(limit);
-            }
+            let options = asked.history()?;
             Ok(reply::text(&self.0.history(&options)?))
         })
     }
@@ -263,22 +173,7 @@ impl Store {
     fn past_events(&self, py: Python<'_>, options: &str) -> PyResult<String> {
         let asked: PastArguments = read(options)?;
         outside(py, || {
-            let mut options = EventOptions::new();
-            if let Some(profile) = asked.profile {
-                options = options.profile(ProfileName::new(profile)?);
-            }
-            if let Some(kind) = asked.kind {
-                options = options.kind(Kind::new(kind)?);
-            }
-            if let Some(event) = asked.event {
-                options = options.event(event);
-            }
-            if let Some(since) = asked.since_ms {
-                options = options.since_ms(since);
-            }
-            if let Some(limit) = asked.limit {
-                options = options.count_max(limit);
-            }
+            let options = asked.events()?;
             Ok(reply::text(&self.0.past_events(&options)?))
         })
     }
@@ -311,19 +206,7 @@ impl Store {
     ) -> PyResult<String> {
         let asked: RequestArguments = read(options)?;
         waiting(py, canceller, |cancel| {
-            let mut options = StopOptions::new().cancel(cancel);
-            if let Some(timeout) = asked.timeout {
-                options = options.timeout(length(timeout));
-            }
-            if let Some(reason) = asked.reason {
-                options = options.reason(reason);
-            }
-            if let Some(by) = asked.by {
-                options = options.by(by);
-            }
-            options = if asked.kill { options.kill() } else { options };
-            options = if asked.desired_stopped { options.desired_stopped() } else { options };
-            options = if asked.reap { options.reap() } else { options };
+            let options = asked.stop(cancel);
             let report = self.0.profile(profile)?.stop(&Kind::new(kind)?, &options)?;
             Ok(reply::text(&reply::stop(&report)))
         })
@@ -339,16 +222,7 @@ impl Store {
     ) -> PyResult<String> {
         let asked: RequestArguments = read(options)?;
         waiting(py, canceller, |cancel| {
-            let mut options = RestartOptions::new().cancel(cancel);
-            if let Some(timeout) = asked.timeout {
-                options = options.timeout(length(timeout));
-            }
-            if let Some(reason) = asked.reason {
-                options = options.reason(reason);
-            }
-            if let Some(by) = asked.by {
-                options = options.by(by);
-            }
+            let options = asked.restart(cancel);
             let answer = self.0.profile(profile)?.restart(&Kind::new(kind)?, &options)?;
             Ok(reply::text(&reply::restart(&answer)))
         })
@@ -402,11 +276,7 @@ impl Store {
     ) -> PyResult<(&'static str, String)> {
         let asked: ReadyArguments = read(options)?;
         waiting(py, canceller, |cancel| {
-            let waits = Waits { wait: asked.wait, forever: asked.forever };
-            let mut options = ReadyOptions::new().wait(waits.wait()).cancel(cancel);
-            if let Some(state) = asked.state {
-                options = options.state(state);
-            }
+            let options = asked.options(cancel);
             let awaited = self.0.profile(profile)?.wait_ready(&Kind::new(kind)?, &options)?;
             Ok(match awaited {
                 Awaited::Reached(report) => ("reached", reply::text(&report)),
@@ -498,24 +368,7 @@ impl Store {
     fn write_marker(&self, py: Python<'_>, options: &str) -> PyResult<String> {
         let asked: MarkerArguments = read(options)?;
         outside(py, || {
-            let mut request = MarkerRequest::new(MarkerName::new(asked.name)?);
-            if let Some(ttl) = asked.ttl {
-                request = request.ttl(length(ttl))?;
-            }
-            if let Some(reason) = asked.reason {
-                request = request.reason(reason);
-            }
-            if let Some(by) = asked.by {
-                request = request.by(by);
-            }
-            let target: MarkerTarget = match (asked.instance, asked.pid, asked.office) {
-                (Some(instance), ..) => InstanceId::from_i64(instance)?.into(),
-                (None, Some(pid), Some((profile, kind))) => {
-                    let (profile, kind) = (ProfileName::new(profile)?, Kind::new(kind)?);
-                    MarkerTarget::of_office(pid, Office { profile, kind })
-                }
-                (None, pid, _) => pid.unwrap_or_else(std::process::id).into(),
-            };
+            let (target, request) = asked.message()?;
             let written = self.0.write_marker(target, &request)?;
             Ok(reply::text(&written.marker))
         })

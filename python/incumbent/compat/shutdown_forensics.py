@@ -16,7 +16,13 @@ from .. import _native, forensics
 from .._errors import Error
 from . import _gateway
 
-_OPTIONAL = ("systemd_invocation_id", "systemd_journal_stream", "loadavg_1m", "tracer_pid", "tracer")
+_OPTIONAL = (
+    "systemd_invocation_id",
+    "systemd_journal_stream",
+    "loadavg_1m",
+    "tracer_pid",
+    "tracer",
+)
 
 
 def _signal_name(sig: Any) -> str:

@@ -8,7 +8,6 @@ cleaned up. Where the store cannot be read or written, that is an `incumbent.Err
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -17,113 +16,36 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .. import process
-from .._errors import Error, NotRunning
+from .._errors import Error
 from .._reports import Holder, Status, Verdict
 from .._tenure import Tenure
 from . import _gateway
+from ._facts import (
+    _get_gateway_lock_path as _get_gateway_lock_path,
+    _get_lock_dir as _get_lock_dir,
+    _get_pid_path as _get_pid_path,
+    _get_process_start_time as _get_process_start_time,
+    _get_runtime_status_path as _get_runtime_status_path,
+    _get_scope_lock_path as _get_scope_lock_path,
+    _looks_like_gateway_process as _looks_like_gateway_process,
+    _pid_exists as _pid_exists,
+    _read_process_cmdline as _read_process_cmdline,
+    _scope_hash as _scope_hash,
+    _utc_now_iso as _utc_now_iso,
+    get_process_start_time as get_process_start_time,
+    terminate_pid as terminate_pid,
+)
+from ._markers import (
+    clear_planned_stop_marker as clear_planned_stop_marker,
+    clear_takeover_marker as clear_takeover_marker,
+    consume_planned_stop_marker_for_self as consume_planned_stop_marker_for_self,
+    consume_takeover_marker_for_self as consume_takeover_marker_for_self,
+    write_planned_stop_marker as write_planned_stop_marker,
+    write_takeover_marker as write_takeover_marker,
+)
 
 _GATEWAY_KIND = "hermes-gateway"
 _UNSET: Any = object()
-_TAKEOVER = "takeover"
-_PLANNED_STOP = "planned_stop"
-_TTL_S = 60
-
-
-# Places, for whoever shows them.
-
-
-def _get_pid_path() -> Path:
-    """Where programs that read files look for the pid. The engine itself never reads it."""
-    return _gateway.home() / "gateway.pid"
-
-
-def _get_gateway_lock_path(pid_path: Path | None = None) -> Path:
-    return (pid_path or _get_pid_path()).with_name("gateway.lock")
-
-
-def _get_runtime_status_path() -> Path:
-    return _get_pid_path().with_name("gateway_state.json")
-
-
-def _get_lock_dir() -> Path:
-    of_environment = os.environ.get("HERMES_GATEWAY_LOCK_DIR")
-    if of_environment:
-        return Path(of_environment)
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "hermes" / "gateway-locks"
-
-
-def _scope_hash(identity: str) -> str:
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
-
-
-def _get_scope_lock_path(scope: str, identity: str) -> Path:
-    return _get_lock_dir() / f"{scope}-{_scope_hash(identity)}.lock"
-
-
-def _utc_now_iso() -> str:
-    return datetime.now(timezone.utc).isoformat()
-
-
-# Facts of processes.
-
-
-def _pid_exists(pid: int) -> bool:
-    """Whether a process lives. No signal is sent, on any system.
-
-    One that cannot be looked at counts as alive. A zombie does not live; the older function said
-    that it does.
-    """
-    if pid <= 0:
-        return False
-    return process.exists(pid) is not False
-
-
-def get_process_start_time(pid: int) -> int | None:
-    """When a process started, in the unit of this system; known on macOS and Windows as well."""
-    if pid <= 0:
-        return None
-    started = process.start_time(pid)
-    return None if started is None else started.value
-
-
-_get_process_start_time = get_process_start_time
-
-
-def _read_process_cmdline(pid: int) -> str | None:
-    words = process.command_line(pid) if pid > 0 else None
-    return " ".join(words) if words else None
-
-
-_FORMS = (
-    "hermes_cli.main gateway",
-    "hermes_cli/main.py gateway",
-    "hermes gateway",
-    "hermes-gateway",
-    "gateway/run.py",
-)
-
-
-def _looks_like_gateway_process(pid: int) -> bool:
-    """For people. The engine knows its holders by a kernel lock, and asks no command line."""
-    words = _read_process_cmdline(pid)
-    return words is not None and any(form in words for form in _FORMS)
-
-
-def terminate_pid(pid: int, *, force: bool = False) -> None:
-    """Asks a process to end; `force` ends it, on Windows with its descendants. Does not wait.
-
-    It is signalled through a handle that was proven to be that process. One that is gone is a
-    `ProcessLookupError`, as before; this process and its ancestors are `incumbent.InvalidInput`.
-    """
-    try:
-        identity = process.identify(pid)
-    except NotRunning as error:
-        raise ProcessLookupError(str(error)) from error
-    tree = force and sys.platform == "win32"
-    if process.terminate(identity, 0.0, kill=force, tree=tree) == "was_gone":
-        raise ProcessLookupError(f"pid {pid} is gone")
 
 
 # The office: the runtime lock and the pid file of the older module are one thing here.
@@ -149,7 +71,7 @@ def release_gateway_runtime_lock() -> None:
 
 
 def is_gateway_runtime_lock_active(lock_path: Path | None = None) -> bool:
-    """Whether a live process holds the office of this home, or of the one that `lock_path` is in.
+    """Whether a live process holds the office of this home, or of the home that has `lock_path`.
 
     Asks and writes nothing; the older function opened, and so made, the file.
     """
@@ -159,7 +81,7 @@ def is_gateway_runtime_lock_active(lock_path: Path | None = None) -> bool:
 def write_pid_file() -> None:
     """Claims the office of this home; `FileExistsError` where another live process has it.
 
-    A stale file is no obstacle, and a second call of the holder is no error.
+    A stale file is not in the way, and a second call by the holder is not an error.
     """
     mine = _gateway.held()
     with mine.lock:
@@ -185,7 +107,7 @@ def remove_pid_file() -> None:
 
 
 def get_running_pid(pid_path: Path | None = None, *, cleanup_stale: bool = True) -> int | None:
-    """The pid of the live holder of this home's office, or of the one that `pid_path` is in.
+    """The pid of the live holder of this home's office, or of the home that has `pid_path`.
 
     `cleanup_stale` does nothing: a stale record is in nobody's way.
     """
@@ -405,7 +327,7 @@ def release_all_scoped_locks(
 
     With `owner_pid` those of that process alone, and none where it started at another time than
     `owner_start_time`. A lock of a live process is never removed: the older function did that,
-    whoever called it.
+    for any caller.
     """
     mine = _gateway.held()
     count = 0
@@ -426,107 +348,3 @@ def release_all_scoped_locks(
             outcome = store.unlock_hash(status.scope, status.identity_hash).outcome
             count += outcome == "done"
     return count
-
-
-# Markers: why a process is being ended.
-
-
-def _write_marker(name: str, target_pid: int) -> bool:
-    try:
-        marker = _gateway.store().write_marker(name, pid=target_pid, ttl=_TTL_S)
-    except Error:
-        return False
-    # Not on record here: it may be an older gateway, which reads a file.
-    if marker.instance is None:
-        _write_marker_file(name, target_pid)
-    return True
-
-
-def _marker_path(name: str) -> Path:
-    file = ".gateway-takeover.json" if name == _TAKEOVER else ".gateway-planned-stop.json"
-    return _gateway.home() / file
-
-
-def _write_marker_file(name: str, target_pid: int) -> None:
-    if not _gateway.settings.files:
-        return
-    writer = "replacer_pid" if name == _TAKEOVER else "stopper_pid"
-    document = {
-        "target_pid": target_pid,
-        "target_start_time": get_process_start_time(target_pid),
-        writer: os.getpid(),
-        "written_at": _utc_now_iso(),
-    }
-    path = _marker_path(name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(prefix=".gateway-marker-", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file)
-        os.replace(scratch, path)
-    except OSError:
-        # The marker is a courtesy: the signal that follows is not kept back for it.
-        pass
-
-
-def _consume_marker(name: str) -> bool:
-    mine = _gateway.held()
-    with mine.lock:
-        if mine.tenure is None or mine.tenure.is_released:
-            return False
-        try:
-            return mine.tenure.consume_marker(name) is not None
-        except Error:
-            return False
-
-
-def _clear_marker(name: str) -> None:
-    try:
-        store = _gateway.existing_store()
-        pid = None if store is None else _gateway.office(store).running_pid()
-        if store is not None and pid is not None:
-            store.clear_marker(pid, name)
-    except Error:
-        pass
-    if _gateway.settings.files:
-        try:
-            _marker_path(name).unlink(missing_ok=True)
-        except OSError:
-            pass
-
-
-def write_takeover_marker(target_pid: int) -> bool:
-    """Says that `target_pid` is being replaced by this process; False where that failed.
-
-    It is for that incarnation alone, so a recycled pid gets no marker of another, and it counts for
-    a minute.
-    """
-    return _write_marker(_TAKEOVER, target_pid)
-
-
-def consume_takeover_marker_for_self() -> bool:
-    """Whether a takeover of this very process was announced. The marker is gone then.
-
-    Markers for others stay theirs: the older function removed them.
-    """
-    return _consume_marker(_TAKEOVER)
-
-
-def clear_takeover_marker() -> None:
-    """Takes the announcement back."""
-    _clear_marker(_TAKEOVER)
-
-
-def write_planned_stop_marker(target_pid: int) -> bool:
-    """Says that `target_pid` is being stopped on purpose; False where that failed."""
-    return _write_marker(_PLANNED_STOP, target_pid)
-
-
-def consume_planned_stop_marker_for_self() -> bool:
-    """Whether a stop of this very process was announced. The marker is gone then."""
-    return _consume_marker(_PLANNED_STOP)
-
-
-def clear_planned_stop_marker() -> None:
-    """Takes the announcement back."""
-    _clear_marker(_PLANNED_STOP)
