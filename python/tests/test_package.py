@@ -77,7 +77,7 @@ def test_helpers_execute_the_program_that_came_along() -> None:
     assert answer.stdout == f"incumbent {incumbent.__version__}\n"
 
 
-@pytest.mark.parametrize("document", ["python/README.md", "docs/python.md"])
+@pytest.mark.parametrize("document", ["README.md", "python/README.md", "docs/python.md"])
 def test_the_first_example_runs(document: str, tmp_path: Path) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
