@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Union
@@ -77,6 +78,19 @@ def granted(answer: _native.Lock | str) -> Lock:
     if isinstance(lock, Holder):
         raise Held(lock)
     return lock
+
+
+def all_granted(answer: list[_native.Lock] | str) -> list[Lock]:
+    """Locks, or `Held`."""
+    if isinstance(answer, str):
+        raise Held(Holder.from_answer(json.loads(answer)))
+    return [Lock(it) for it in answer]
+
+
+def lock_list(requests: Sequence[LockRequest]) -> tuple[str, list[bytes]]:
+    """Requests for the native half, with their identities apart."""
+    fields = json.dumps([it._fields() for it in requests])
+    return fields, [identity_bytes(it.identity) for it in requests]
 
 
 class Lock:

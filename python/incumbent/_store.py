@@ -16,9 +16,11 @@ from ._lock import (
     Lock,
     LockRequest,
     acquire_options,
+    all_granted,
     granted,
     granted_or_holder,
     identity_bytes,
+    lock_list,
 )
 from ._office import Office
 from ._reports import (
@@ -44,7 +46,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 BY = "python"
 
 
-def _open_options(
+def open_options(
     path: PathLike | None,
     busy_budget: Seconds | None,
     durable: bool,
@@ -81,13 +83,13 @@ class Store:
         durable: bool = False,
         allow_filesystem: Sequence[str] = (),
     ) -> None:
-        arguments = _open_options(path, busy_budget, durable, allow_filesystem)
+        arguments = open_options(path, busy_budget, durable, allow_filesystem)
         self._native = _native.Store.open(arguments)
 
     @classmethod
     def existing(cls, path: PathLike | None = None) -> Store | None:
         """The store at `path`, None where there is none: asks, and makes nothing."""
-        native = _native.Store.open_existing(_open_options(path, None, False, ()))
+        native = _native.Store.open_existing(open_options(path, None, False, ()))
         if native is None:
             return None
         store = cls.__new__(cls)
@@ -128,6 +130,10 @@ class Store:
     def statuses(self, profile: str | None = None, kind: str | None = None) -> list[Status]:
         """The status of each office, or of those of a profile or kind."""
         return parse_all(Status, self._native.status_of_all(profile, kind))
+
+    def status_of_process(self, pid: int) -> list[Status]:
+        """The offices of a process, of the `run` that it is the command of, too."""
+        return parse_all(Status, self._native.status_of_process(pid))
 
     def inherited(self) -> Tenure | None:
         """The office of the `incumbent run`, or of the predecessor, that this process is in.
@@ -189,6 +195,18 @@ class Store:
             lambda canceller: granted(self._acquire(request, wait, evict_stopped, canceller)),
             undo=Lock.release,
         )
+
+    def lock_all(
+        self,
+        requests: Sequence[LockRequest],
+        *,
+        wait: Wait = False,
+        evict_stopped: bool = False,
+    ) -> list[Lock]:
+        """All of these locks or none; raises `Held`, with the holder that is in the way."""
+        locks, identities = lock_list(requests)
+        asked = acquire_options(wait, evict_stopped)
+        return all_granted(self._native.acquire_all(locks, identities, asked, None))
 
     def locks(self) -> list[LockStatus]:
         """The locks on record, with verdicts on their holders."""

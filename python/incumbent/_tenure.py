@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Union
@@ -16,9 +16,11 @@ from ._lock import (
     Lock,
     LockRequest,
     acquire_options,
+    all_granted,
     granted,
     granted_or_holder,
     identity_bytes,
+    lock_list,
     lost_of,
 )
 from ._reports import Evicted, Holder, Marker, StopReason, parse, record
@@ -220,6 +222,18 @@ class Tenure:
             lambda canceller: granted(self._acquire(request, wait, evict_stopped, canceller)),
             undo=Lock.release,
         )
+
+    def lock_all(
+        self,
+        requests: Sequence[LockRequest],
+        *,
+        wait: Wait = False,
+        evict_stopped: bool = False,
+    ) -> list[Lock]:
+        """All of these locks or none; raises `Held`, with the holder that is in the way."""
+        locks, identities = lock_list(requests)
+        asked = acquire_options(wait, evict_stopped)
+        return all_granted(self._native.acquire_all(locks, identities, asked, None))
 
     # What it says about itself.
 

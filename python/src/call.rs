@@ -36,8 +36,9 @@ fn ends_for_us() -> bool {
     ending != 0 && ending != this_thread()
 }
 
+/// Ends the thread that gets it, and nobody prints it: it has nothing to do any more.
 fn refused() -> PyErr {
-    pyo3::exceptions::PyRuntimeError::new_err("the interpreter is about to end")
+    pyo3::exceptions::PySystemExit::new_err("the interpreter is about to end")
 }
 
 /// Counts as outside of Python for as long as it lives. Dropped when the interpreter's lock is ours
@@ -114,7 +115,12 @@ pub(crate) fn waiting<T: Send>(
         // What was granted meanwhile goes back here, where nobody waits for the interpreter.
         error.map_or(Ok(done), Err)
     });
-    done?.map_err(|error| raised(py, &error))
+    let done = done?.map_err(|error| raised(py, &error))?;
+    if ends_for_us() {
+        drop_outside(done);
+        return Err(refused());
+    }
+    Ok(done)
 }
 
 /// Ends waits of other threads: `cancel()` is safe anywhere and any number of times.

@@ -58,5 +58,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(process::snapshot, module)?)?;
     module.add_function(wrap_pyfunction!(process::systemd, module)?)?;
     module.add_function(wrap_pyfunction!(process::diagnose, module)?)?;
+    module.add_function(wrap_pyfunction!(process::examine, module)?)?;
+    module.add_function(wrap_pyfunction!(process::repair, module)?)?;
     module.add_function(wrap_pyfunction!(process::unit, module)?)
 }

@@ -25,6 +25,22 @@ pub(crate) fn granted(py: Python<'_>, acquired: Acquire) -> PyResult<Py<PyAny>> 
     }
 }
 
+/// The locks, or the refusal as JSON.
+pub(crate) fn all_granted(
+    py: Python<'_>,
+    acquired: Acquire<Vec<ScopedLock>>,
+) -> PyResult<Py<PyAny>> {
+    match acquired {
+        Acquire::Granted(locks) => {
+            let locks: Vec<Lock> = locks.into_iter().map(|it| Lock(Guard::new(it))).collect();
+            Ok(locks.into_pyobject(py)?.into_any().unbind())
+        }
+        Acquire::Held(holder) => {
+            Ok(reply::text(&reply::holder(&holder)).into_pyobject(py)?.into_any().unbind())
+        }
+    }
+}
+
 impl Lock {
     fn held(&self, py: Python<'_>) -> PyResult<Arc<ScopedLock>> {
         self.0.held().ok_or_else(|| after_release(py, "the lock"))

@@ -85,6 +85,14 @@ impl LockArguments {
     }
 }
 
+/// Locks with their identities, in order.
+pub(crate) fn requests(
+    locks: Vec<LockArguments>,
+    identities: &[Vec<u8>],
+) -> Result<Vec<LockRequest>, Error> {
+    locks.into_iter().zip(identities).map(|(lock, identity)| lock.request(identity)).collect()
+}
+
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AcquireArguments {
@@ -153,10 +161,7 @@ impl ClaimArguments {
         if let Some(home) = self.legacy_home {
             options = options.legacy_home(home)?;
         }
-        for (lock, identity) in self.locks.into_iter().zip(identities) {
-            options = options.lock(lock.request(identity)?);
-        }
-        Ok(options)
+        Ok(options.locks(requests(self.locks, identities)?))
     }
 }
 

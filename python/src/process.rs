@@ -9,11 +9,12 @@ use incumbent::helper::HelperProgram;
 use incumbent::process::{AfterBudget, Fact, ProcessRef};
 use incumbent::stop::StopPhases;
 use incumbent::unit::Unit;
-use incumbent::{exit::Supervisor, forensics, process};
+use incumbent::{doctor, exit::Supervisor, forensics, process};
 use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::asks::open_options;
 use crate::call::outside;
 use crate::options::{length, read};
 use crate::reply;
@@ -115,6 +116,21 @@ pub(crate) fn diagnose(
         }
         diagnostic.start()
     })
+}
+
+/// What blocks a start or lets two run, as JSON. Changes nothing.
+#[pyfunction]
+pub(crate) fn examine(py: Python<'_>, options: &str) -> PyResult<String> {
+    let options = open_options(options)?;
+    outside(py, || Ok(reply::text(&doctor::examine(&options))))
+}
+
+/// Repairs what is safe to repair, or says what that would be; as JSON.
+#[pyfunction]
+pub(crate) fn repair(py: Python<'_>, options: &str, by: &str, dry_run: bool) -> PyResult<String> {
+    let options = open_options(options)?;
+    let repair = if dry_run { doctor::Repair::DryRun } else { doctor::Repair::Do };
+    outside(py, || Ok(reply::text(&doctor::repair(&options, by, repair))))
 }
 
 #[derive(Deserialize)]

@@ -18,8 +18,8 @@ use crate::asks::{
 };
 use crate::call::{Canceller, outside, waiting};
 use crate::events::Events;
-use crate::lock::granted;
-use crate::options::{AcquireArguments, ClaimArguments, LockArguments, read};
+use crate::lock::{all_granted, granted};
+use crate::options::{AcquireArguments, ClaimArguments, LockArguments, read, requests};
 use crate::reply;
 use crate::tenure::Tenure;
 
@@ -129,6 +129,10 @@ impl Store {
             let kind = kind.map(Kind::new).transpose()?;
             Ok(reply::text(&self.0.status_of_matching(profile.as_ref(), kind.as_ref())?))
         })
+    }
+
+    fn status_of_process(&self, py: Python<'_>, pid: u32) -> PyResult<String> {
+        outside(py, || Ok(reply::text(&self.0.status_of_process(pid)?)))
     }
 
     fn running_pid(&self, py: Python<'_>, profile: &str, kind: &str) -> PyResult<Option<u32>> {
@@ -303,6 +307,23 @@ impl Store {
             self.0.acquire(&lock.request(identity)?, &asked.options(cancel))
         })?;
         granted(py, acquired)
+    }
+
+    /// All of them, or the refusal as JSON.
+    fn acquire_all(
+        &self,
+        py: Python<'_>,
+        locks: &str,
+        identities: Vec<Vec<u8>>,
+        options: &str,
+        canceller: Option<&Canceller>,
+    ) -> PyResult<Py<PyAny>> {
+        let locks: Vec<LockArguments> = read(locks)?;
+        let asked: AcquireArguments = read(options)?;
+        let acquired = waiting(py, canceller, |cancel| {
+            self.0.acquire_all(&requests(locks, &identities)?, &asked.options(cancel))
+        })?;
+        all_granted(py, acquired)
     }
 
     fn locks(&self, py: Python<'_>) -> PyResult<String> {

@@ -13,8 +13,8 @@ use serde_json::json;
 
 use crate::call::{Canceller, drop_outside, outside, waiting};
 use crate::error::{after_release, not_understood};
-use crate::lock::granted;
-use crate::options::{AcquireArguments, LockArguments, length, read, status_update};
+use crate::lock::{all_granted, granted};
+use crate::options::{AcquireArguments, LockArguments, length, read, requests, status_update};
 use crate::reply;
 use crate::shutdown::Shutdowns;
 use crate::watch::Watch;
@@ -139,6 +139,24 @@ impl Tenure {
             tenure.acquire(&lock.request(identity)?, &asked.options(cancel))
         })?;
         granted(py, acquired)
+    }
+
+    /// All of them, or the refusal as JSON.
+    fn acquire_all(
+        &self,
+        py: Python<'_>,
+        locks: &str,
+        identities: Vec<Vec<u8>>,
+        options: &str,
+        canceller: Option<&Canceller>,
+    ) -> PyResult<Py<PyAny>> {
+        let tenure = self.held(py)?;
+        let locks: Vec<LockArguments> = read(locks)?;
+        let asked: AcquireArguments = read(options)?;
+        let acquired = waiting(py, canceller, move |cancel| {
+            tenure.acquire_all(&requests(locks, &identities)?, &asked.options(cancel))
+        })?;
+        all_granted(py, acquired)
     }
 
     fn peek_marker(&self, py: Python<'_>, name: Option<&str>) -> PyResult<Option<String>> {

@@ -43,7 +43,8 @@ def test_it_ends_while_threads_wait(store: Store, start: Start) -> None:
         """
     )
     assert child.line() == "ends"
-    assert child.wait() == 0, child.complaint()
+    code, complaint = child.wait(), child.complaint()
+    assert (code, complaint) == (0, "")
     assert store.office("work").history()[0].end_reason == "released"
 
 

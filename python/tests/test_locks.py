@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -66,10 +67,38 @@ def test_threads_wait_for_an_exclusive_lock(store: Store) -> None:
     assert most == 1
 
 
-def test_slots_are_counted(store: Store) -> None:
-    locks = [store.lock("gpu", "0", slots=2) for _ in range(1)]
-    assert locks[0].slot is not None and locks[0].slot.of == 2
-    locks[0].release()
+def test_locks_are_acquired_together(store: Store, start: Start) -> None:
+    child = start("lock = store.lock('token', 'b')\nsay('holds')\nlisten()")
+    child.line()
+    wanted = [incumbent.LockRequest("token", it) for it in "abc"]
+    with pytest.raises(Held) as refused:
+        store.lock_all(wanted)
+    assert refused.value.holder.pid == child.pid
+    assert [it.pid for it in store.locks()] == [child.pid]
+    child.kill()
+    with store.office("work") as tenure:
+        locks = tenure.lock_all(wanted, wait=True)
+        assert len({it.fence for it in locks}) >= 1 and len(locks) == 3
+        assert [it.profile for it in store.status_of_process(os.getpid())] == ["work"]
+    assert store.locks() == []
+
+
+def test_slots_are_counted(store: Store, start: Start) -> None:
+    lock = store.lock("gpu", "0", slots=2)
+    assert lock.slot is not None and lock.slot.of == 2
+    child = start(
+        """
+        held = [store.lock("gpu", "0", slots=2)]
+        say(held[0].slot.number)
+        listen()
+        """
+    )
+    assert int(child.line()) != lock.slot.number
+    third = start("say(type(store.try_lock('gpu', '0', slots=2)).__name__)")
+    assert third.line() == "Holder"
+    child.kill()
+    fourth = start("say(type(store.try_lock('gpu', '0', slots=2)).__name__)")
+    assert fourth.line() == "Lock"
 
 
 def test_a_lease_is_renewed(store: Store) -> None:

@@ -13,7 +13,7 @@ from conftest import Start, until
 
 import incumbent
 from incumbent import Lost, Store
-from incumbent import forensics, process
+from incumbent import doctor, forensics, process
 
 
 def test_a_question_makes_no_store(tmp_path: Path) -> None:
@@ -156,6 +156,18 @@ def test_processes_are_looked_at_and_ended(start: Start) -> None:
     child.wait()
     assert process.exists(child.pid) is False
     assert process.terminate(identity, 1) == "was_gone"
+
+
+def test_the_doctor_finds_the_dead_and_repairs(store: Store, start: Start) -> None:
+    child = start("tenure = store.office('work').claim()\nsay('holds')\nlisten()")
+    child.line()
+    child.kill()
+    assert all(it.id and it.severity for it in doctor.examine(store.path))
+    would = doctor.repair(store.path, dry_run=True)
+    assert store.history()[0].ended_at is None or would == []
+    done = doctor.repair(store.path)
+    assert [it.check for it in done] == [it.check for it in would]
+    assert doctor.repair(store.path, dry_run=True) == []
 
 
 def test_a_snapshot_is_taken(store: Store, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ fn translated(operation: &str, answer: Value) -> Value {
             }
             None => json!({"held": false}),
         },
+        "lock_renew" => json!({"held": field("renewed")}),
         "evict" => {
             json!({"evicted": answer["evicted"]["pid"], "holder": answer["holder"]["pid"]})
         }

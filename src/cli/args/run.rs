@@ -60,8 +60,8 @@ pub(crate) struct Run {
     #[arg(
         long,
         conflicts_with_all = [
-            "follow", "leave", "legacy_home", "mirror", "exit_code", "supervisor", "forward", "pidfile",
-            "keep_stderr", "on_end", "restart_unresponsive",
+            "follow", "leave", "legacy_home", "mirror", "exit_code", "supervisor", "forward",
+            "pidfile", "keep_stderr", "on_end", "restart_unresponsive",
         ]
     )]
     pub(crate) exec: bool,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{BINARY, LIMIT, Run, Sandbox, eventually};
+use crate::support::{LIMIT, Run, Sandbox, eventually};
 
 struct Mirror {
     sandbox: Sandbox,
@@ -55,10 +55,10 @@ fn what_the_command_says_is_in_the_older_file() {
     assert_eq!(pid_in(&mirror.home.join("gateway.pid")), run.pid());
     assert_eq!(pid_in(&mirror.home.join("gateway.lock")), run.pid());
 
-    let pid = run.pid().to_string();
-    let set = ["status-set", "--pid", &pid, "--state", "degraded", "--active-agents", "3"];
-    let of_platform = ["--platform", "telegram", "--platform-state", "retrying", "--error-code"];
-    mirror.sandbox.cli([&set[..], &of_platform, &["E5"]].concat()).assert_code(0);
+    let set = ["status-set", "--state", "degraded", "--active-agents", "3", "--platform"];
+    let of_platform = ["telegram", "--platform-state", "retrying", "--error-code", "E5"];
+    let set = [&set[..], &of_platform].concat();
+    mirror.sandbox.ask_in(&run, &set).assert_code(0);
     let said = mirror.says("its own state", |said| said["gateway_state"] == "degraded");
     assert_eq!(said["active_agents"], 3, "{said:#}");
     let telegram = &said["platforms"]["telegram"];
@@ -68,8 +68,7 @@ fn what_the_command_says_is_in_the_older_file() {
     std::fs::remove_file(mirror.file()).unwrap();
     assert_eq!(mirror.says("the file again", |_| true), said);
 
-    let set = ["status-set", "--pid", &pid, "--exit-reason", "no network"];
-    mirror.sandbox.cli(set).assert_code(0);
+    mirror.sandbox.ask_in(&run, &["status-set", "--exit-reason", "no network"]).assert_code(0);
     mirror.says("why it will end", |said| said["exit_reason"] == "no network");
     mirror.sandbox.cli(["stop"]).assert_code(0);
     let said = mirror.read().unwrap();
@@ -83,9 +82,8 @@ fn what_the_command_says_is_in_the_older_file() {
 #[test]
 fn the_last_words_of_a_command_are_in_it() {
     let mirror = Mirror::new();
-    let command =
-        format!("{} status-set --state startup_failed --exit-reason 'no token'; exit 4", BINARY);
-    let run = mirror.start(&command);
+    let say = "incumbent status-set --state startup_failed --exit-reason 'no token'";
+    let run = mirror.start(&format!("echo $$; {say}; exit 4"));
     run.process.finish(LIMIT).assert_code(4);
     let said = mirror.read().unwrap();
     assert_eq!(said["gateway_state"], "startup_failed", "{said:#}");
