@@ -129,8 +129,8 @@ def allow_fork() -> None:
     Call it once, before the fork: for `os.fork`, for `multiprocessing` with `fork`, and for servers
     that fork before they serve. What the parent holds stays the parent's. A child opens the store
     again, and is a process of its own there. Without it, a call in the child is `Forked`. `spawn`
-    and `subprocess` need nothing. Other threads of this process wait for the fork, which fails with
-    `Busy` where one of them does not come back from the store in time.
+    and `subprocess` need nothing. Other threads of this process wait for the fork. If one of them
+    does not come back from the store in time, the child is as without this call.
     """
     global _forks_are_allowed
     if _forks_are_allowed or not hasattr(os, "register_at_fork"):

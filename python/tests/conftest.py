@@ -22,6 +22,8 @@ PATIENCE = 60.0
 HEADER = """
 import os, signal, sys, threading, time
 import incumbent
+# A shell that starts the tests in the background has Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 store = incumbent.Store(sys.argv[1])
 def say(*words):
     print(*words, flush=True)
