@@ -62,9 +62,10 @@ impl Scenario<'_> {
         let place = format!("{}, step {}: {}", self.name, number + 1, Value::from(step.clone()));
         for (field, expected) in step["expect"].as_object().unwrap() {
             let found = answer.get(field).unwrap_or(&Value::Null);
-            if !self.fits(field, expected, found) {
-                panic!("{place}\n`{field}` is {found}, not {expected}:\n{answer:#}");
-            }
+            assert!(
+                self.fits(field, expected, found),
+                "{place}\n`{field}` is {found}, not {expected}:\n{answer:#}"
+            );
         }
     }
 

@@ -183,8 +183,8 @@ impl ReadyArguments {
     }
 }
 
-pub(crate) fn value_of(value: &Value) -> Result<query::Value, Error> {
-    Ok(match value {
+pub(crate) fn value_of(value: &Value) -> query::Value {
+    match value {
         Value::Null => query::Value::Null,
         Value::Bool(it) => query::Value::Integer((*it).into()),
         Value::Number(it) => match it.as_i64() {
@@ -193,5 +193,5 @@ pub(crate) fn value_of(value: &Value) -> Result<query::Value, Error> {
         },
         Value::String(it) => query::Value::Text(it.clone()),
         Value::Array(_) | Value::Object(_) => query::Value::Text(value.to_string()),
-    })
+    }
 }

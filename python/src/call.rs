@@ -9,7 +9,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use incumbent::{Cancel, ClosedForFork, Error};
 use pyo3::prelude::*;
@@ -22,9 +22,13 @@ static OUTSIDE: AtomicUsize = AtomicUsize::new(0);
 /// The thread that ends the interpreter: 0 as long as none does.
 static ENDING_THREAD: AtomicUsize = AtomicUsize::new(0);
 
-/// How long the end of the interpreter waits for calls: those of a wait end within 100 ms, and the
-/// others after the busy budget at the latest. An interpreter that never ends would be worse.
-const END_PATIENCE: Duration = Duration::from_secs(6);
+/// How often the end of the interpreter looks for calls, 6 s in all: those of a wait end within 100
+/// ms, and the others after the busy budget at the latest. An interpreter that never ends would be
+/// worse.
+const END_LOOKS: u32 = 3_000;
+
+/// Between two looks.
+const END_LOOK_EVERY: Duration = Duration::from_millis(2);
 
 fn this_thread() -> usize {
     thread_local!(static MARK: u8 = const { 0 });
@@ -169,9 +173,11 @@ impl ForkPause {
 #[pyfunction]
 pub(crate) fn prepare_exit(py: Python<'_>) {
     ENDING_THREAD.store(this_thread(), Ordering::SeqCst);
-    let until = Instant::now() + END_PATIENCE;
-    while OUTSIDE.load(Ordering::SeqCst) != 0 && Instant::now() < until {
-        py.detach(|| std::thread::sleep(Duration::from_millis(2)));
+    for _ in 0..END_LOOKS {
+        if OUTSIDE.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        py.detach(|| std::thread::sleep(END_LOOK_EVERY));
     }
 }
 

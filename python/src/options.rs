@@ -111,6 +111,7 @@ impl AcquireArguments {
 
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "options are independent of each other")]
 pub(crate) struct ClaimArguments {
     kind: Option<String>,
     version: Option<String>,

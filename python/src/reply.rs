@@ -222,7 +222,7 @@ fn stop_answer(answer: &StopAnswer) -> Value {
         StopCause::TakenOver(marker) => ("taken_over", Some(marker)),
         StopCause::PlannedStop(marker) => ("planned_stop", Some(marker)),
         StopCause::Unplanned => ("unplanned", None),
-        StopCause::Unknown(_) | _ => ("unknown", None),
+        _ => ("unknown", None),
     };
     json!({"cause": cause, "marker": marker, "recorded": answer.recorded})
 }

@@ -415,7 +415,7 @@ impl Store {
     fn query(&self, py: Python<'_>, sql: &str, values: &str) -> PyResult<String> {
         let values: Vec<Value> = read(values)?;
         outside(py, || {
-            let values = values.iter().map(value_of).collect::<Result<Vec<_>, _>>()?;
+            let values: Vec<_> = values.iter().map(value_of).collect();
             let rows = self.0.query_with(sql, &values)?;
             Ok(reply::text(&json!({"columns": rows.columns, "rows": rows.rows})))
         })
