@@ -183,7 +183,11 @@ fn a_grant_of_long_ago_and_a_time_by_chance_keep_nobody_out() {
             Process::start(sandbox.shell(many)).finish(4 * LIMIT).assert_code(0);
             let of_office =
                 "SELECT count(*) FROM instances WHERE origin = 'pid' AND kind IS NOT NULL";
-            assert_eq!(sandbox.number(of_office), 0, "its row is pruned");
+            // One grant of eight prunes, by chance.
+            eventually("its row is pruned", LIMIT, || {
+                sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
+                (sandbox.number(of_office) == 0).then_some(())
+            });
         }
         let [first, second] = sandbox.keeper_pair();
         kill(first, Signal::KILL);
