@@ -154,8 +154,8 @@ fn of_the_past(counters: &BTreeMap<Office, Counters>) -> Vec<Family> {
     );
     let mut ends = Family::counter(
         "incumbent_ends_total",
-        "Ends, by reason and exit code (128 + n for signal n; empty where it was not known when the \
-         end was recorded: incumbent_last_exit_code may know it later).",
+        "Ends, by reason and exit code (128 + n for signal n; empty where it was not known when \
+         the end was recorded: incumbent_last_exit_code may know it later).",
     );
     for (office, of_it) in counters {
         let [profile, kind] = labels_of(office);

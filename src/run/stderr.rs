@@ -287,8 +287,8 @@ fn write_out(mut bytes: &[u8]) {
     }
 }
 
-/// Of the last that the command wrote; `is_cut`: it does not begin where a word does. The line of an
-/// exception is among it, in the place of the first one where it would not be.
+/// Of the last that the command wrote; `is_cut`: it does not begin where a word does. The line of
+/// an exception is among it, in the place of the first one where it would not be.
 fn last_lines(text: &str, is_cut: bool, lines: usize) -> Option<String> {
     let others = lines.checked_sub(1)?;
     let all = text.trim_end().lines().collect::<Vec<_>>().join("\n");

@@ -118,34 +118,37 @@ impl Line<'_> {
 mod tests {
     use super::*;
 
-    const TRACEBACK: &str = "Traceback (most recent call last):
-  File \"bot.py\", line 9, in <module>
-    main()
-    ~~~~^^
-  File \"bot.py\", line 3, in main
-    raise RuntimeError('no chat')
-";
+    const TRACEBACK: &str = concat!(
+        "Traceback (most recent call last):\n",
+        "  File \"bot.py\", line 9, in <module>\n",
+        "    main()\n",
+        "    ~~~~^^\n",
+        "  File \"bot.py\", line 3, in main\n",
+        "    raise RuntimeError('no chat')\n",
+    );
 
-    const CHAINED: &str = "KeyError: 'chat'
+    const CHAINED: &str = concat!(
+        "KeyError: 'chat'\n",
+        "\n",
+        "During handling of the above exception, another exception occurred:\n",
+        "\n",
+        "Traceback (most recent call last):\n",
+        "  File \"bot.py\", line 5, in f\n",
+        "    g()\n",
+        "config.NoChat: no chat in bot.toml\n",
+    );
 
-During handling of the above exception, another exception occurred:
-
-Traceback (most recent call last):
-  File \"bot.py\", line 5, in f
-    g()
-config.NoChat: no chat in bot.toml
-";
-
-    const GROUP: &str = "  + Exception Group Traceback (most recent call last):
-  |   File \"g.py\", line 1, in <module>
-  |     raise g
-  | ExceptionGroup: two (2 sub-exceptions)
-  +-+---------------- 1 ----------------
-    | ValueError: first
-    +---------------- 2 ----------------
-    | KeyError: 'second'
-    +------------------------------------
-";
+    const GROUP: &str = concat!(
+        "  + Exception Group Traceback (most recent call last):\n",
+        "  |   File \"g.py\", line 1, in <module>\n",
+        "  |     raise g\n",
+        "  | ExceptionGroup: two (2 sub-exceptions)\n",
+        "  +-+---------------- 1 ----------------\n",
+        "    | ValueError: first\n",
+        "    +---------------- 2 ----------------\n",
+        "    | KeyError: 'second'\n",
+        "    +------------------------------------\n",
+    );
 
     #[test]
     fn the_line_that_says_why() {
