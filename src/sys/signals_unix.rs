@@ -81,11 +81,9 @@ pub(crate) fn catch(
         std::thread::Builder::new().name("incumbent-signals".to_owned()).spawn(move || {
             // With the thread, also if `on_signal` panics.
             let _restored = Restored(of_thread);
-            loop {
+            // Asked before each wait: what looks for signals also takes the word of the close.
+            while !closer.is_closed() {
                 wait_for_handlers(caught.get_read());
-                if closer.is_closed() {
-                    break;
-                }
                 for origin in caught.pending() {
                     on_signal(caught_from(&origin));
                 }
@@ -443,5 +441,26 @@ mod tests {
         assert_eq!(name(9_999), None);
         assert!(asks_to_end(number::SIGQUIT) && !asks_to_end(number::SIGUSR1));
         assert!(is_fault(libc::SIGSEGV) && !is_fault(libc::SIGKILL));
+    }
+
+    /// Symptom: a `run` whose command had ended stayed for ever, where the last signal came with the
+    /// end of its catcher.
+    #[test]
+    fn a_close_is_heard_beside_a_signal() {
+        const SIGNAL: i32 = number::SIGWINCH;
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for round in 0..50_000 {
+                let catcher = catch(&[SIGNAL], |_| {}).unwrap();
+                // SAFETY: the signal is caught, and has no effect where it is not.
+                assert_eq!(unsafe { libc::kill(libc::getpid(), SIGNAL) }, 0);
+                for _ in 0..round % 5_000 {
+                    std::hint::spin_loop();
+                }
+                drop(catcher);
+            }
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_mins(2)).expect("each catcher ended");
     }
 }
