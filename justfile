@@ -16,9 +16,10 @@ long:
 soak duration="30min":
     INCUMBENT_SOAK={{ duration }} cargo test --test history soak -- --exact --nocapture
 
-# Each operation against the bare SQLite statements.
-bench name="ratios":
-    cargo bench --bench {{ name }}
+# One table of all operations and their peers, or of those with these words in their names; other
+# commands, like `just bench idle 10 600`, are in docs/benchmarks.md.
+bench *arguments:
+    cargo bench -- {{ arguments }}
 
 # The other platforms: Windows under wine, macOS compiled.
 ports:

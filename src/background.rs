@@ -28,12 +28,22 @@ impl BackgroundThread {
         pause: Duration,
         mut step: impl FnMut() -> bool + Send + 'static,
     ) -> Result<Self> {
+        Self::start_paced(name, move || (!step()).then_some(pause))
+    }
+
+    /// Calls `step` at once, and again after the pause that it says, until it says none.
+    pub(crate) fn start_paced(
+        name: &str,
+        mut step: impl FnMut() -> Option<Duration> + Send + 'static,
+    ) -> Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
         let seen_ended = Arc::clone(&ended);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                while !seen_ended.load(Ordering::Acquire) && !step() {
+                while !seen_ended.load(Ordering::Acquire)
+                    && let Some(pause) = step()
+                {
                     std::thread::park_timeout(pause.max(PAUSE_MIN));
                 }
             })

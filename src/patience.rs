@@ -7,15 +7,15 @@
 use std::cell::Cell;
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock::Deadline;
 use crate::error::{ErrorKind, Result};
-use crate::sys::supervise;
+use crate::sys::{Wake, supervise};
 
 /// Whoever has no time at all waits this long for the store's locks anyway: dozens of writers that
 /// take turns need less, and a writer that is stopped does not end by then.
@@ -87,6 +87,17 @@ pub struct Cancel {
     /// That of the caller, where this is for one wait of several: it cancels this, too.
     of_caller: Option<Arc<AtomicBool>>,
     question: Option<Arc<Mutex<Question>>>,
+    woken: Arc<Woken>,
+}
+
+/// Who is woken when it is cancelled; one list for all clones, and for those for one wait.
+#[derive(Default)]
+struct Woken {
+    waiting: Mutex<Vec<Weak<Wake>>>,
+    /// Somebody can cancel it without waking anybody.
+    is_silent: AtomicBool,
+    /// What the signals raise that cancel it.
+    interrupt: OnceLock<Arc<Wake>>,
 }
 
 /// What a caller wants to be asked while it waits.
@@ -145,6 +156,7 @@ impl Cancel {
             cancelled: Arc::default(),
             of_caller: Some(Arc::clone(self.of_caller.as_ref().unwrap_or(&self.cancelled))),
             question: self.question.clone(),
+            woken: Arc::clone(&self.woken),
         }
     }
 
@@ -158,11 +170,38 @@ impl Cancel {
     /// times.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        let waiting = self.woken.waiting.lock();
+        waiting.iter().filter_map(Weak::upgrade).for_each(|wake| wake.raise());
+    }
+
+    /// Has `wake` raised when it is cancelled; false where that is not always so, and whoever waits
+    /// has to ask.
+    pub(crate) fn wakes(&self, wake: &Arc<Wake>) -> bool {
+        if self.question.is_some() || self.woken.is_silent.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut waiting = self.woken.waiting.lock();
+        if !waiting.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(wake))) {
+            waiting.retain(|known| known.strong_count() > 0);
+            waiting.push(Arc::downgrade(wake));
+        }
+        true
+    }
+
+    /// What becomes readable with the signals that cancel it.
+    pub(crate) fn interrupt(&self) -> Option<Arc<Wake>> {
+        self.woken.interrupt.get().cloned()
     }
 
     /// What it sets: for a signal handler, which may do no more than that. True is cancelled.
     #[must_use]
     pub fn flag(&self) -> Arc<AtomicBool> {
+        self.woken.is_silent.store(true, Ordering::Release);
+        self.wake_all();
         Arc::clone(&self.cancelled)
     }
 
@@ -174,7 +213,13 @@ impl Cancel {
     /// # Errors
     /// What keeps the signals from being caught, as the system says it.
     pub fn cancel_on_interrupt(&self) -> std::io::Result<()> {
-        supervise::cancel_on_interrupt(&self.cancelled)
+        // The flag comes first: whoever is woken finds it set.
+        let interrupt = supervise::cancel_on_interrupt(&self.cancelled)?;
+        if interrupt.is_none_or(|interrupt| self.woken.interrupt.set(interrupt).is_err()) {
+            self.woken.is_silent.store(true, Ordering::Release);
+        }
+        self.wake_all();
+        Ok(())
     }
 
     /// Whether it was used, or a question was answered with a break. Asks nobody.
@@ -384,6 +429,36 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(asks.is_cancelled(), "its caller has said so");
+    }
+
+    /// Symptom: a waiter looked twenty times a second whether it was cancelled. It holds because it
+    /// is woken, except by who sets the flag itself, or has a question.
+    #[test]
+    fn whoever_cancels_wakes_those_who_wait() {
+        const LONG: Duration = Duration::from_mins(1);
+        let Ok(wake) = Wake::new().map(Arc::new) else { return };
+        let cancel = Cancel::new();
+        let (one, another) = (cancel.for_one_wait(), cancel.clone());
+        assert!(one.wakes(&wake) && one.wakes(&wake) && one.interrupt().is_none());
+        assert_eq!(cancel.woken.waiting.lock().len(), 1, "once");
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                while !one.is_cancelled() {
+                    wake.wait(None, &[], LONG);
+                    wake.lower();
+                }
+            });
+            another.cancel();
+            waiter.join().unwrap();
+        });
+        drop(wake);
+        let Ok(next) = Wake::new().map(Arc::new) else { return };
+        assert!(cancel.wakes(&next));
+        assert_eq!(cancel.woken.waiting.lock().len(), 1, "who waits no more is forgotten");
+        assert!(!counting(1).0.wakes(&next), "it is to be asked");
+        let flag = cancel.flag();
+        next.wait(None, &[], LONG);
+        assert!(!cancel.wakes(&next) && flag.load(Ordering::Acquire));
     }
 
     #[test]

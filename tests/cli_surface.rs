@@ -42,9 +42,9 @@ const INSIDE: [(&str, &str); 18] = [
 ];
 
 /// Functions that the standard library has as well.
-const STANDARD: [&str; 16] = [
-    "command", "contains", "count", "first", "insert", "last", "lock", "next", "now_ms", "ok",
-    "parse", "push", "spawn", "stderr", "take", "without",
+const STANDARD: [&str; 17] = [
+    "command", "contains", "count", "first", "forget", "insert", "last", "lock", "next", "now_ms",
+    "ok", "parse", "push", "spawn", "stderr", "take", "without",
 ];
 
 /// The code of each file below `src/`, without comments and unit tests.

@@ -12,6 +12,8 @@ use crate::background::BackgroundThread;
 use crate::background::readiness::Readiness;
 use crate::environment::{Fault, planted};
 use crate::records::instances;
+use crate::records::instances::RowState;
+use crate::store::memo::Memo;
 use crate::store::{AnchoredBy, Inner, OwnRow};
 use crate::{ErrorKind, InstanceId, LockName, Reason, Result};
 
@@ -88,7 +90,11 @@ pub(crate) struct OwnedRow {
     pub(crate) instance: InstanceId,
     pub(crate) nonce_hash: String,
     pub(crate) anchored_by: AnchoredBy,
+    seen: Arc<Memo<Vec<i64>, Seen>>,
 }
+
+/// What the rows say of one that is held, and of what is held with it.
+type Seen = (Option<RowState>, Option<Lost>);
 
 impl OwnedRow {
     pub(crate) fn of(inner: &Arc<Inner>, row: &OwnRow) -> Self {
@@ -97,35 +103,39 @@ impl OwnedRow {
             instance: row.instance,
             nonce_hash: row.nonce.hash(),
             anchored_by: row.anchored_by,
+            seen: Arc::default(),
         }
     }
 
-    /// Whether the row still stands, and whatever `more` looks for in the same snapshot. An anchor
-    /// file that somebody removed is made anew.
+    /// Whether the row still stands, and whatever `more` looks for of these `fences` in the same
+    /// snapshot. The rows are read again only if something was committed since. The anchor is
+    /// looked at each time, and a file of it that somebody removed is made anew.
     pub(crate) fn verify(
         &self,
+        fences: Vec<i64>,
         more: impl FnOnce(&Connection) -> Result<Option<Lost>>,
     ) -> Result<Standing> {
-        let read = self.inner.read(|connection| {
+        let read = self.inner.read_once(&self.seen, fences, |connection| {
             let row = instances::standing(connection, self.instance)?;
             Ok((row, more(connection)?))
         });
-        let (row, lost) = match read {
+        let seen = match read {
             // A reader made just now cannot even open a file that is gone.
             Err(error) if error.kind() == ErrorKind::StoreReplaced || !self.inner.is_in_place() => {
                 return Ok(Standing::Lost(Lost::StoreReplaced));
             }
             read => read?,
         };
+        let (row, lost) = &*seen;
         // Rows are never deleted while live: a store without ours is an older copy.
-        let Some(row) = row.filter(|row| row.nonce_hash == self.nonce_hash) else {
+        let Some(row) = row.as_ref().filter(|row| row.nonce_hash == self.nonce_hash) else {
             return Ok(Standing::Lost(Lost::StoreReplaced));
         };
-        if let Some((reason, by)) = row.ended.filter(|_| !planted(Fault::LossUnnoticed)) {
+        if let Some((reason, by)) = row.ended.clone().filter(|_| !planted(Fault::LossUnnoticed)) {
             return Ok(Standing::Lost(Lost::Ended { reason: reason.into(), by }));
         }
         if let Some(lost) = lost {
-            return Ok(Standing::Lost(lost));
+            return Ok(Standing::Lost(lost.clone()));
         }
         match self.anchored_by {
             AnchoredBy::Us => self.restore_anchor(row.anchor.as_deref())?,

@@ -2,10 +2,11 @@
 //!
 //! The waiter is an instance of its own, with an anchor, so that others see who waits and a dead
 //! waiter leaves nothing behind. It is woken by the kernel when the holder dies (a pidfd becomes
-//! readable), and by the store's `data_version` when the holder releases. Looking costs about 2 µs
-//! and takes no lock, so that a stopped waiter blocks nobody. Where it has no pidfd (another pid
-//! namespace) it probes the anchor every few milliseconds instead of parking a thread in a blocking
-//! `flock`: a parked thread cannot be cancelled.
+//! readable), and by the doorbell when something is committed (`store/door.rs`): then it looks
+//! whether that was a release. Looking costs about 2 µs and takes no lock, so that a stopped waiter
+//! blocks nobody. Where nothing tells it of commits it looks at the store's `data_version` every
+//! few milliseconds. So it probes the anchor where it has no pidfd (another pid namespace), instead
+//! of parking a thread in a blocking `flock`: a parked thread cannot be cancelled.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::patience::{with_budget, with_last_budget};
 use crate::process::{Subject, anchor};
 use crate::records::{Origin, Record, locks, waiters};
 use crate::store::Inner;
+use crate::store::door::Door;
 use crate::store::watcher::{Version, Watcher};
 use crate::sys::{Pid, ProcessHandle};
 use crate::{
@@ -32,7 +34,8 @@ use crate::{
     Store, Wait, Wanted, owner, patience,
 };
 
-/// Between two looks while the wait is young: a release is seen within 5 ms.
+/// Between two looks while the wait is young, where nothing tells of a release: one is seen within
+/// 5 ms.
 const LOOK_EVERY_YOUNG: Duration = Duration::from_millis(2);
 
 /// A wait stays young this long. Hand-overs happen in it; what waits longer waits for a person.
@@ -40,6 +43,11 @@ const YOUNG_FOR: Duration = Duration::from_secs(10);
 
 /// Between two looks of an old wait: 20 a second cost a thousandth of a core.
 const LOOK_EVERY_OLD: Duration = Duration::from_millis(50);
+
+/// Between two looks of a wait, and between two that commits are told of while there are many.
+fn look_every(young: &Deadline) -> Duration {
+    if young.has_passed() { LOOK_EVERY_OLD } else { LOOK_EVERY_YOUNG }
+}
 
 /// Between two whole claims where nothing would wake us: no lock of the kernel's to watch.
 const CLAIM_EVERY: Duration = Duration::from_millis(250);
@@ -235,7 +243,9 @@ struct Waiter {
     inner: Arc<Inner>,
     row: WaitingRow,
     wanted: Wanted,
-    watcher: Watcher,
+    watcher: Arc<Watcher>,
+    /// Once it has waited for a moment: what is handed over at once is not worth a thread.
+    door: Option<Door>,
     version: Version,
     young: Deadline,
     deadline: Deadline,
@@ -261,6 +271,12 @@ impl Watched<'_> {
         }
     }
 
+    /// What wakes us with its end, where its end and the store tell us of all that may become of
+    /// it.
+    fn end_told(&self) -> Option<&ProcessHandle> {
+        self.handle.as_deref().filter(|_| self.anchor.is_some())
+    }
+
     /// Whether it has its lock no more. Not where that cannot be seen: a shortage of ours ends no
     /// wait. The lock of an older program is let go by the end of it.
     fn has_let_go(&self, inner: &Inner) -> bool {
@@ -279,7 +295,7 @@ impl Waiter {
         deadline: Deadline,
     ) -> Result<Self> {
         let inner = Arc::clone(&store.inner);
-        let watcher = Watcher::new(&inner)?;
+        let watcher = Arc::new(Watcher::new(&inner)?);
         let version = watcher.version()?;
         let nonce = Nonce::random()?;
         let as_whom = WaitingAs {
@@ -300,6 +316,7 @@ impl Waiter {
             inner,
             wanted: wanted.clone(),
             watcher,
+            door: None,
             version,
             young: Deadline::after(YOUNG_FOR),
             deadline,
@@ -365,20 +382,41 @@ impl Waiter {
                 }
                 look_at_locks = Deadline::after(LOOK_AT_LOCKS_EVERY);
             }
-            let look_every =
-                if self.young.has_passed() { LOOK_EVERY_OLD } else { LOOK_EVERY_YOUNG };
-            let step = look_every.min(self.deadline.remaining());
-            match watched.iter().find_map(|it| it.handle.as_ref()) {
-                Some(handle) => {
-                    handle.wait_ended(step);
-                }
-                None => std::thread::sleep(step),
-            }
+            self.sleep(&watched, options, lapses);
             if let Some(ended) = watched.iter().find(|it| it.has_ended(&self.inner)) {
                 self.seen_ended.insert(ended.record.id);
                 self.note_for_later(ended);
                 return Ok(Waited::Changed);
             }
+        }
+    }
+
+    /// Until there may be something to see.
+    fn sleep(&mut self, watched: &[Watched<'_>], options: &WaitOptions<'_>, lapses: bool) {
+        let remaining = self.deadline.remaining();
+        let whom = options.for_whom.map(|(_, process)| process);
+        let ends: Vec<&ProcessHandle> = watched.iter().filter_map(|it| it.end_told()).collect();
+        // What ends by itself (a lease, a reservation) and who may be stopped is asked for.
+        let is_told = !lapses
+            && !watched.is_empty()
+            && ends.len() == watched.len()
+            && options.stopped == Stopped::Respect;
+        if is_told && let Some(door) = &self.door {
+            let processes: Vec<_> = ends.iter().copied().chain(whom).collect();
+            if door.wait(&self.cancel, &processes, remaining) {
+                return;
+            }
+        }
+        let step = look_every(&self.young).min(remaining);
+        match watched.iter().find_map(|it| it.handle.as_ref()) {
+            Some(handle) => {
+                handle.wait_ended(step);
+            }
+            None => std::thread::sleep(step),
+        }
+        if is_told && self.door.is_none() {
+            let young = self.young;
+            self.door = Door::open(&self.watcher, move || look_every(&young));
         }
     }
 

@@ -314,9 +314,13 @@ impl Call {
         is_hidden(word) || self.identities.iter().any(|it| word.contains(it.as_str()))
     }
 
-    /// Without global options, `--`, and what a `run` adds by itself.
+    /// Without global options, `--`, and what a `run` adds by itself. `None` where a word is not
+    /// understood.
     fn own_parts(&self) -> Option<Vec<Part>> {
-        let mut syntax = &Cli::command();
+        let mut program = Cli::command();
+        // The options of a verb are made when it is met, or by this.
+        program.build();
+        let mut syntax = &program;
         for name in self.verb {
             syntax = syntax.find_subcommand(name)?;
         }
@@ -367,6 +371,9 @@ impl Call {
                     let placeholder = placeholder(Some(argument));
                     Part { option: option.to_owned(), glue, value, placeholder }
                 }
+                // Of an option that is not known nobody knows which words are its own: one of them
+                // may be an identity.
+                None if are_options && word.len() > 1 && word.starts_with('-') => return None,
                 None => Part {
                     option: String::new(),
                     glue: "",

@@ -117,7 +117,9 @@ pub(crate) struct Global {
     pub(crate) allow_filesystem: Vec<String>,
 }
 
+// The options of a verb are made when it is met: all of them together take longer than to parse.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Verb {
     /// Claim the office and run a command; it ends when `run` ends
     #[command(after_long_help = EXIT_CODES)]

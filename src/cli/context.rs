@@ -7,8 +7,8 @@ use crate::cli::args::Global;
 use crate::cli::{missing, output};
 use crate::keeper::release::profile_left_behind;
 use crate::{
-    Error, Kind, Office, OpenOptions, Profile, ProfileName, Result, Store, environment, process,
-    sys,
+    Error, Existing, Kind, Office, OpenOptions, Profile, ProfileName, Result, Store, environment,
+    process, sys,
 };
 
 impl Global {
@@ -94,6 +94,23 @@ impl Global {
     /// its arguments alone.
     pub(super) fn existing(&self) -> Result<Option<Store>> {
         self.options().open_existing()
+    }
+
+    /// The same for a verb that gives one answer and ends: what a question has open is left to the
+    /// end of the process, which is quicker.
+    pub(super) fn existing_for_one_answer(&self) -> Result<Option<Store>> {
+        let store = self.existing()?;
+        std::mem::forget(store.clone());
+        Ok(store)
+    }
+
+    /// As [`Self::existing_for_one_answer`], with what is known where there is no store.
+    pub(super) fn find_for_one_answer(&self) -> Result<Existing> {
+        let found = self.options().find()?;
+        if let Existing::Store(store) = &found {
+            std::mem::forget(store.clone());
+        }
+        Ok(found)
     }
 }
 

@@ -20,6 +20,9 @@ const FOLLOWED: usize = 10;
 /// How often a follower looks whether there is a store by now, and whether anybody still reads.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Between two looks whether anybody still reads, where nothing happens.
+const READER_EVERY: Duration = Duration::from_secs(1);
+
 pub(super) fn events(global: &Global, arguments: &args::Events, format: Format) -> Outcome {
     // Without a word about the profile the whole store is meant.
     let profile = global.profile.as_deref().map(ProfileName::new).transpose()?;
@@ -149,7 +152,7 @@ fn follow_store(
         stream = stream.of_profile(profile.clone());
     }
     while !cancel.is_cancelled() {
-        let next = stream.next_event(Wait::UpTo(LOOK_EVERY));
+        let next = stream.next_event(Wait::UpTo(READER_EVERY));
         *start = Start::After(id.clone(), stream.position());
         let reader = match next {
             Ok(Some(event)) if wanted.has(&event) => print(&event, format),

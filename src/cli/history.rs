@@ -39,7 +39,7 @@ pub(super) fn history(global: &Global, arguments: &args::History) -> Outcome {
     if let Some(count_max) = arguments.limit {
         options = options.count_max(count_max);
     }
-    let incarnations = match global.existing()? {
+    let incarnations = match global.existing_for_one_answer()? {
         Some(store) => store.history(&options)?,
         None => Vec::new(),
     };

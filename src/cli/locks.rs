@@ -18,7 +18,7 @@ use std::time::Duration;
 pub(super) fn locks(global: &Global, arguments: &args::Locks) -> Outcome {
     let wanted = arguments.scope.as_deref().map(scope).transpose()?;
     let one = one_lock(arguments)?;
-    let (mut reports, may_be_lost) = match global.options().find()? {
+    let (mut reports, may_be_lost) = match global.find_for_one_answer()? {
         Existing::Store(store) => (store.locks()?, false),
         // Its owner may be at work, with locks that nobody can see.
         Existing::LostOwner { .. } => (Vec::new(), true),

@@ -49,7 +49,7 @@ mod words;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 use serde_json::json;
 
 use crate::cli::advice::Invocation;
@@ -66,10 +66,26 @@ pub fn main(arguments: &[OsString]) -> i32 {
         return exit_code;
     }
     signals::survive_file_size_limit();
-    match Cli::try_parse_from(arguments) {
-        Ok(cli) => dispatch(&cli, arguments),
+    match parse(arguments) {
+        Ok(cli) => {
+            let exit_code = dispatch(&cli, arguments);
+            // The process ends.
+            std::mem::forget(cli);
+            exit_code
+        }
         Err(error) => usage::show(error, arguments),
     }
+}
+
+/// As `Parser::try_parse_from`; but what all verbs and options are described by is not taken apart
+/// again piece by piece, for a process that ends.
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let parsed = command.try_get_matches_from_mut(arguments).and_then(|mut matches| {
+        Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    });
+    std::mem::forget(command);
+    parsed
 }
 
 fn dispatch(cli: &Cli, arguments: &[OsString]) -> i32 {
@@ -182,7 +198,10 @@ fn render_verbs(command: &clap::Command, prefix: &str, page: &mut Vec<u8>) -> st
         section.render_synopsis_section(page)?;
         section.render_description_section(page)?;
         section.render_options_section(page)?;
-        render_verbs(verb, &name, page)?;
+        // What a verb has below it is made when it is met, or by this.
+        let mut verb = verb.clone();
+        verb.build();
+        render_verbs(&verb, &name, page)?;
     }
     Ok(())
 }

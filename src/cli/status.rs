@@ -64,7 +64,7 @@ fn answer(global: &Global, arguments: &args::Status, format: Format) -> Outcome 
 
 fn of_office(global: &Global) -> Result<Report> {
     let office = global.office()?;
-    Ok(match global.options().find()? {
+    Ok(match global.find_for_one_answer()? {
         Existing::Store(store) => store.profile(&office.profile)?.status_of(&office.kind)?,
         Existing::LostOwner { pid, .. } => Report::never_claimed(office).of_lost_owner(pid),
         Existing::Nothing => Report::never_claimed(office),
@@ -73,7 +73,7 @@ fn of_office(global: &Global) -> Result<Report> {
 
 fn all(global: &Global, arguments: &args::Status) -> Outcome {
     let (profile, kind) = named_in(global)?;
-    let reports = match (global.existing()?, arguments.pid) {
+    let reports = match (global.existing_for_one_answer()?, arguments.pid) {
         (Some(store), Some(pid)) => held_by(global, &store, pid)?,
         (Some(store), None) => store.status_of_matching(profile.as_ref(), kind.as_ref())?,
         (None, _) => Vec::new(),

@@ -23,7 +23,9 @@ pub(super) fn help(topic: &[String]) -> Outcome {
         return Ok(Answer::bytes(exit::OK, WORDS.as_bytes().to_vec()));
     }
     // What is asked has to be a verb: the words after `run` would be a command.
-    let program = Cli::command();
+    let mut program = Cli::command();
+    // What a verb has below it is made when it is met, or by this.
+    program.build();
     let mut verb = &program;
     for word in topic {
         verb = verb.find_subcommand(word).ok_or_else(|| {

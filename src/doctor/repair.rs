@@ -3,11 +3,12 @@
 //! dead. Nobody is killed or evicted, no orphan is removed, no file of another program is touched.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::claim::sweep::sweep;
+use crate::claim::sweep::{Extent, sweep};
 use crate::doctor::check::{Opened, Scene, counted, listed, program};
 use crate::doctor::database::{Integrity, Schema, integrity_of, is_damaged, schema_of};
 use crate::doctor::owners::anchors;
@@ -415,14 +416,16 @@ impl Surgery {
         }
         let inner = opened.inner();
         let collected = inner.write(|tx| {
-            let sweep = sweep(tx, inner, &tx.named_anchors()?, [])?;
+            let sweep = sweep(tx, inner, Extent::All, [])?;
             let count = sweep.garbage_count();
-            sweep.remove_garbage();
             if count > 0 {
                 record(tx, "orphan_anchors", &act(count), &self.by)?;
             }
-            Ok(count)
+            Ok(sweep)
         })?;
+        // All of it: a person waits for that.
+        collected.remove_garbage(Duration::MAX);
+        let collected = collected.garbage_count();
         if collected > 0 {
             self.done("orphan_anchors", act(collected));
         }

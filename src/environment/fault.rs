@@ -155,6 +155,10 @@ faults! {
     HintForgetsOptions,
     /// A command that failed is told as one that succeeded.
     CrashIsSuccess,
+    /// What a process knows of anchors counts although the store has gone back to before.
+    LineageIgnored,
+    /// An answer is given again although something was committed since.
+    CommitUnnoticed,
 }
 
 /// Whether this fault is to be made here.

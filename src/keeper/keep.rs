@@ -5,16 +5,17 @@
 //! again, with their locks and their masked command line. What somebody else has by now is given
 //! up, and with the last of it the anchor.
 //!
-//! What a keeper has not seen: it looks twice a second, and a copy of the store may be put over the
-//! same file in between. So a verb that is granted something by a record with a keeper leaves the
-//! fence as the modification time of the anchor (`note_grant`), after the commit and before it
-//! answers. A fence that neither the keeper nor the store knows means that the store was put back
-//! to a time before that grant. Then the keeper holds an anchor that no row names, which refuses
-//! everybody, until its process has ended.
+//! What a keeper has not seen: it looks with each commit of ours, and once or twice a second, and a
+//! copy of the store may be put over the same file in between. So a verb that is granted something
+//! by a record with a keeper leaves the fence as the modification time of the anchor
+//! (`note_grant`), after the commit and before it answers. A fence that neither the keeper nor the
+//! store knows means that the store was put back to a time before that grant. Then the keeper holds
+//! an anchor that no row names, which refuses everybody, until its process has ended.
 
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -31,20 +32,27 @@ use crate::keeper::unused::{UNUSED_FOR_MAX, end_unused};
 use crate::process::Anchor;
 use crate::records::{instances, locks};
 use crate::store::held::{Held, HeldOffice};
+use crate::store::listener::Listener;
 use crate::store::watcher::{Version, Watcher};
 use crate::store::{AnchoredBy, OwnRow, ourselves};
 use crate::sys::supervise;
 use crate::{ErrorKind, Nonce, OpenOptions, Result, Store};
 
-/// How often a keeper looks whether its records have ended; the end of the process wakes it.
+/// How often a keeper looks whether its records have ended, where nothing tells of commits; the end
+/// of the process wakes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The same where it is told of them (`store/listener.rs`): others than ours tell of none.
+const LOOK_EVERY_TOLD: Duration = Duration::from_secs(1);
 
 /// A keeper with its process.
 pub(crate) struct Keeping {
     options: OpenOptions,
     store: Store,
     target: Target,
-    watcher: Option<Watcher>,
+    watcher: Option<Arc<Watcher>>,
+    /// Tells the inbox of commits.
+    listener: Option<Listener>,
     /// What the watcher said when all was seen.
     seen: Option<Version>,
     /// The rows on our anchor as they were last seen: what is claimed again in another store.
@@ -88,6 +96,7 @@ impl Keeping {
             store,
             target,
             watcher: None,
+            listener: None,
             seen: None,
             kept: Vec::new(),
             pair,
@@ -189,8 +198,15 @@ impl Keeping {
     pub(crate) fn keep(mut self) {
         let mut unused_until = Deadline::after(UNUSED_FOR_MAX);
         loop {
-            let wait = self.ending.as_ref().map_or(LOOK_EVERY, |it| it.look_after(LOOK_EVERY));
+            let is_told = self.listener.as_ref().is_some_and(Listener::hears);
+            let most = if is_told { LOOK_EVERY_TOLD } else { LOOK_EVERY };
+            let wait = self.ending.as_ref().map_or(most, |it| it.look_after(most));
             let event = self.pair.inbox.next(wait);
+            // One that is not needed for long does without.
+            if let (None, None, Some(watcher)) = (event, &self.listener, &self.watcher) {
+                self.listener =
+                    Listener::start(watcher, || LOOK_EVERY, self.pair.inbox.on_commit());
+            }
             if self.target.handle.has_ended() {
                 // Nobody is kept out while the kernel is asked.
                 let inner = &self.store.inner;
@@ -267,8 +283,9 @@ impl Keeping {
     /// Opens a connection that goes on reading the file and its WAL when both are gone: SQLite
     /// opens them with the first question.
     fn watch(&mut self) {
-        self.watcher = Watcher::new(&self.store.inner).ok();
-        if let Some(Err(error)) = self.watcher.as_ref().map(Watcher::version) {
+        self.listener = None;
+        self.watcher = Watcher::new(&self.store.inner).ok().map(Arc::new);
+        if let Some(Err(error)) = self.watcher.as_ref().map(|watcher| watcher.version()) {
             tracing::debug!(%error, "cannot watch the store");
         }
     }
@@ -379,6 +396,7 @@ impl Keeping {
         if self.take_last_look() {
             self.grant_seen = last_grant.or(self.grant_seen);
             // It has told what it knows, and would stand in the way of the next store.
+            self.listener = None;
             self.watcher = None;
         }
         self.note_what_is_held()?;
@@ -436,7 +454,7 @@ impl Keeping {
     }
 
     /// What became of our rows before their store was gone, as far as its file still tells: we look
-    /// at it twice a second only. What it does not know, or cannot tell, is as it was. Whether it
+    /// at it now and then only. What it does not know, or cannot tell, is as it was. Whether it
     /// could tell.
     fn take_last_look(&mut self) -> bool {
         let Some(watcher) = &self.watcher else { return false };

@@ -42,6 +42,8 @@ pub(crate) enum KeeperEvent {
     PartnerEnded,
     /// Its service manager ends it.
     AskedToEnd,
+    /// Something was committed to the store.
+    Committed,
 }
 
 /// What reaches a keeper, and who sends it.
@@ -63,6 +65,14 @@ impl KeeperInbox {
         let inbox = Self { sender, events, _catcher: catcher.ok() };
         inbox.tell_of_end(Arc::clone(process), KeeperEvent::ProcessEnded);
         inbox
+    }
+
+    /// What tells it of commits.
+    pub(crate) fn on_commit(&self) -> impl FnMut() + Send + 'static {
+        let sender = self.sender.clone();
+        move || {
+            let _ = sender.send(KeeperEvent::Committed);
+        }
     }
 
     /// The next event, within `timeout`.

@@ -26,6 +26,7 @@ use crate::owner::judgement;
 use crate::patience::with_budget;
 use crate::records::markers::{Closed, ProcessKey};
 use crate::records::{Addressee, Record, identities, instances, markers};
+use crate::store::memo::Memo;
 use crate::store::{Inner, ourselves};
 use crate::sys::Existence;
 use crate::{Error, ErrorKind, Result, Store, sys};
@@ -196,6 +197,20 @@ pub(crate) fn peek(
         }
         markers::find(connection, inner.boot_time(), addressee, name)
     })
+}
+
+/// As [`peek`], for whom is asked over and over: `memo` says whether there is anything open at all,
+/// and the rows are read again only if something was committed since.
+pub(crate) fn peek_again(
+    inner: &Inner,
+    memo: &Memo<(), bool>,
+    addressee: &Addressee,
+    name: Option<&MarkerName>,
+) -> Result<Option<Marker>> {
+    let may_be_there = inner.read_once(memo, (), |connection| {
+        Ok(markers::exists(connection)? && markers::any_open(connection, addressee)?)
+    })?;
+    if *may_be_there { peek(inner, addressee, name) } else { Ok(None) }
 }
 
 pub(crate) fn consume(

@@ -10,3 +10,6 @@ pub(crate) mod signal;
 pub(crate) mod storm;
 pub(crate) mod takeover;
 pub(crate) mod tenure;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests;

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::claim::sweep::Force;
 use crate::office::evict;
 use crate::office::evict::Eviction;
+use crate::owner::running::Running;
 use crate::records::profiles::Desired;
 use crate::records::runtime::said::RuntimeStatus;
 use crate::records::{counters, identities, profiles, runtime};
 use crate::status::history::Incarnation;
 use crate::status::{Awaited, Counters, ReadyOptions, answer, history, ready};
+use crate::store::memo::Memo;
 use crate::sys::Shortage;
 use crate::{Error, Kind, Office, ProfileName, Report, Result, Store};
 
@@ -72,6 +75,14 @@ pub struct Profile {
     pub(super) store: Store,
     name: ProfileName,
     pub(super) home: Option<PathBuf>,
+    asked: Arc<Asked>,
+}
+
+/// What was asked last, of the kind that it was asked of.
+#[derive(Debug, Default)]
+struct Asked {
+    running: Running,
+    runtime: Memo<Kind, Option<RuntimeStatus>>,
 }
 
 impl Store {
@@ -169,7 +180,8 @@ impl Store {
         N: TryInto<ProfileName>,
         Error: From<N::Error>,
     {
-        Ok(Profile { store: self.clone(), name: name.try_into()?, home: None })
+        let asked = Arc::default();
+        Ok(Profile { store: self.clone(), name: name.try_into()?, home: None, asked })
     }
 }
 
@@ -270,7 +282,7 @@ impl Profile {
     /// # Errors
     /// As [`Profile::status_of`].
     pub fn running_pid(&self, kind: &Kind) -> Result<Option<u32>> {
-        answer::running_pid(&self.store.inner, &self.office(kind))
+        answer::running_pid(&self.store.inner, &self.office(kind), &self.asked.running)
     }
 
     /// Waits until whoever holds the office of `kind` is ready ([`Report::not_ready`]), or says the
@@ -332,12 +344,13 @@ impl Profile {
     /// As [`Profile::status_of`].
     pub fn runtime(&self, kind: &Kind) -> Result<Option<RuntimeStatus>> {
         let office = self.office(kind);
-        self.store.inner.read(|connection| {
+        let said = self.store.inner.read_once(&self.asked.runtime, kind.clone(), |connection| {
             if !runtime::exists(connection)? {
                 return Ok(None);
             }
             runtime::of_office(connection, &office)
-        })
+        })?;
+        Ok(Option::clone(&said))
     }
 
     /// The incarnations of an office, newest first, at most `count_max` of them; zero gives none.

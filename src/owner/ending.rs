@@ -194,18 +194,30 @@ pub(crate) fn hand_on(
 /// How long one claim looks for the dead that are in nobody's way, and ends them.
 const SWEPT_WITHIN: Duration = Duration::from_millis(10);
 
+/// How many of them one claim looks at: each takes some microseconds, in which all others wait.
+const SWEPT_AT_ONCE: usize = 6;
+
 /// Ends the rows of processes without an office that died: nobody else ever claims those. Each
-/// claim begins at another row: behind many that live there may be dead ones, and a process that
-/// claims once remembers nothing.
+/// claim begins where the last one came to, whoever made that: behind many that live there may be
+/// dead ones, and a process that claims once remembers nothing. So the store does.
 pub(crate) fn sweep_without_office(
     tx: &Tx<'_>,
     mut is_dead: impl FnMut(&Record) -> Option<DeadReason>,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let until = Deadline::after(SWEPT_WITHIN);
-    let mut live = instances::live_without_office(tx)?;
-    let begin = tx.one_of(live.len());
-    live.rotate_left(begin);
+    let swept_to = tx.swept_to()?;
+    let mut live = instances::live_without_office(tx, swept_to, SWEPT_AT_ONCE)?;
+    if live.len() < SWEPT_AT_ONCE && swept_to > 0 {
+        // Behind the last one the first one comes again.
+        let again = instances::live_without_office(tx, 0, SWEPT_AT_ONCE - live.len())?;
+        live.extend(again.into_iter().filter(|(id, _)| id.as_i64() <= swept_to));
+    }
+    if live.len() == SWEPT_AT_ONCE
+        && let Some((last, _)) = live.last()
+    {
+        tx.note_swept_to(last.as_i64())?;
+    }
     let mut dead = Vec::new();
     for (id, anchor) in live {
         // The cheap look first: of many waiters and holders nearly all are alive.

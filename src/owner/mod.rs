@@ -14,6 +14,7 @@ pub(crate) mod older;
 pub(crate) mod orphan;
 pub(crate) mod our_run;
 pub(crate) mod request;
+pub(crate) mod running;
 pub(crate) mod waiter;
 
 pub(crate) use crate::owner::evidence::{LiveCommandLine, needs_command_line};

@@ -100,10 +100,19 @@ pub(crate) struct WaiterRow {
 
 /// All who are on record as waiting, the longest first.
 pub(crate) fn all(connection: &Connection) -> Result<Vec<WaiterRow>> {
+    rows(connection, &selection(connection)?, [])
+}
+
+/// The same of those who claim this office, and wait for it or for a lock.
+pub(crate) fn of_office(connection: &Connection, office: &Office) -> Result<Vec<WaiterRow>> {
+    let sql = selection(connection)? + " WHERE profile = ?1 AND kind = ?2";
+    rows(connection, &sql, (office.profile.as_str(), office.kind.as_str()))
+}
+
+fn selection(connection: &Connection) -> Result<String> {
     // Before there were locks, all waited for offices.
     let of_lock = if locks::exists(connection)? { "scope, identity_hash" } else { "NULL, NULL" };
-    let sql = format!("SELECT instance_id, profile, kind, since_at_ms, {of_lock} FROM waiters");
-    rows(connection, &sql, [])
+    Ok(format!("SELECT instance_id, profile, kind, since_at_ms, {of_lock} FROM waiters"))
 }
 
 /// The same of those who wait for this lock.

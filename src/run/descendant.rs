@@ -87,7 +87,7 @@ impl Supervised<'_> {
             match event {
                 RunEvent::Signal(signal) => self.forward(signal),
                 RunEvent::Notified(said) => self.heed(said),
-                RunEvent::ChildEnded | RunEvent::Suspended(_) => {}
+                RunEvent::ChildEnded | RunEvent::Suspended(_) | RunEvent::Committed => {}
             }
         }
         true

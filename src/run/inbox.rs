@@ -15,7 +15,7 @@ use crate::sys::signals::Catcher;
 use crate::sys::{Caught, Received, Shortage, jobs, signals, supervise};
 use crate::{Cancel, Error, Result, sys};
 
-/// Between two looks at what may have changed.
+/// Between two looks at what may have changed, where nothing tells of it.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What reaches the run, from the thread that catches signals.
@@ -107,7 +107,10 @@ impl Inbox {
     pub(super) fn request_to_end(&self) -> Option<Signalled> {
         let signals = self.received.try_iter().filter_map(|event| match event {
             RunEvent::Signal(signal) => Signalled::of(&signal),
-            RunEvent::ChildEnded | RunEvent::Suspended(_) | RunEvent::Notified(_) => None,
+            RunEvent::ChildEnded
+            | RunEvent::Suspended(_)
+            | RunEvent::Notified(_)
+            | RunEvent::Committed => None,
         });
         signals.last()
     }
@@ -121,6 +124,8 @@ pub(crate) enum RunEvent {
     Suspended(Caught),
     /// The command told its service manager something.
     Notified(Notification),
+    /// Something was committed to the store.
+    Committed,
 }
 
 /// A signal, and who sent it: whoever only sends one has ended by the time anybody else looks. All

@@ -24,6 +24,7 @@ pub(crate) mod notified;
 pub(crate) mod notify;
 pub(crate) mod older;
 pub(crate) mod on_end;
+mod pause;
 pub(crate) mod pid_file;
 pub(crate) mod plan;
 pub(crate) mod requests;

@@ -4,6 +4,8 @@
 //! still find it, and with those of its locks that were not released since. Locks that its command
 //! took by verbs are not among them: `lock verify` tells the command.
 
+use std::sync::Arc;
+
 use crate::records::CommandLock;
 use crate::records::instances::Came;
 use crate::run::notice::Notice;
@@ -16,6 +18,7 @@ impl Supervised<'_> {
     /// The store was deleted or replaced under us: go on in the new one, with the same anchor.
     /// `Err` says why not, where somebody else holds the office there.
     pub(super) fn claim_in_new_store(&mut self) -> std::result::Result<(), String> {
+        self.listener = None;
         self.watcher = None;
         let lost = match self.store.inner.how_lost() {
             Some(how) => format!("the store was deleted or replaced ({how})"),
@@ -57,7 +60,7 @@ impl Supervised<'_> {
                         return Err(Error::internal("the office was lost again"));
                     }
                 }
-                self.watcher = Some(Watcher::new(&store.inner)?);
+                self.watcher = Some(Arc::new(Watcher::new(&store.inner)?));
                 self.seen_version = None;
                 std::mem::replace(&mut self.tenure, tenure).abandon();
                 self.store = store;

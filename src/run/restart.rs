@@ -17,7 +17,7 @@ use crate::records::markers::Marker;
 use crate::run::notice::Notice;
 use crate::run::said::Said;
 use crate::run::start::{NotStarted, Started, start};
-use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Why};
+use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Why, YOUNG_FOR};
 use crate::sys::ExecFailure;
 
 impl Supervised<'_> {
@@ -76,6 +76,7 @@ impl Supervised<'_> {
                     before: ended,
                 });
                 self.life = Life::Running(child);
+                self.young = Deadline::after(YOUNG_FOR);
                 self.beside.said = Said::new();
                 self.lock_file = lock_file;
                 self.ending = None;

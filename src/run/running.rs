@@ -1,6 +1,7 @@
 //! A run with its command: forwards signals, stays with the tenure, serves what it is asked for.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -28,8 +29,10 @@ impl Supervised<'_> {
     /// Stays with the command until it has ended for good.
     pub(super) fn supervise(mut self, inbox: &Inbox) -> Result<Finished> {
         loop {
-            match inbox.received.recv_timeout(LOOK_EVERY) {
-                Ok(RunEvent::ChildEnded) | Err(RecvTimeoutError::Timeout) => {}
+            match inbox.received.recv_timeout(self.pause()) {
+                Ok(RunEvent::ChildEnded | RunEvent::Committed) => {}
+                // Not before: for a command that ends at once it is not worth a thread.
+                Err(RecvTimeoutError::Timeout) => self.listen(inbox),
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
                 Ok(RunEvent::Suspended(caught)) => self.suspend(&caught),
                 Ok(RunEvent::Notified(said)) => self.heed(said),
@@ -157,7 +160,7 @@ impl Supervised<'_> {
             match inbox.received.recv_timeout(wait) {
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
                 Ok(RunEvent::Notified(said)) => self.heed(said),
-                Ok(RunEvent::ChildEnded | RunEvent::Suspended(_)) => {}
+                Ok(RunEvent::ChildEnded | RunEvent::Suspended(_) | RunEvent::Committed) => {}
                 Err(_) => break,
             }
         }
@@ -266,7 +269,7 @@ impl Supervised<'_> {
             Ok(Standing::Held) => {
                 self.doubt_told = false;
                 if self.watcher.is_none() {
-                    self.watcher = Watcher::new(&self.store.inner).ok();
+                    self.watcher = Watcher::new(&self.store.inner).ok().map(Arc::new);
                 }
                 self.look_for_signs_of_life();
                 self.look_for_requests();

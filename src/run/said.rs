@@ -50,10 +50,14 @@ impl Said {
         }
     }
 
+    /// Whether there is something to be written, now or later.
+    pub(super) fn is_something(&self) -> bool {
+        self.state.is_some() || self.status.is_some() || self.beats
+    }
+
     /// Whether there is something to be written now.
     pub(super) fn is_due(&self) -> bool {
-        let is_something = self.state.is_some() || self.status.is_some() || self.beats;
-        is_something && self.write_at.as_ref().is_none_or(Deadline::has_passed)
+        self.is_something() && self.write_at.as_ref().is_none_or(Deadline::has_passed)
     }
 
     /// The next write comes no sooner.

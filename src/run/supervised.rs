@@ -1,5 +1,6 @@
 //! What a run with its command consists of.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Deadline;
@@ -14,6 +15,7 @@ use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::start::{Child, Leash, Started};
 use crate::status::slept::Asleep;
+use crate::store::listener::Listener;
 use crate::store::watcher::{Version, Watcher};
 use crate::sys::{ChildEnd, Pid, StartTime};
 use crate::{Error, Store, Tenure, state};
@@ -24,6 +26,9 @@ pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(1);
 /// How long a look may wait for the store's locks; what it could not see it looks at again.
 pub(super) const LOOK_BUDGET: Duration = Duration::from_millis(200);
 
+/// For how long a command is young.
+pub(super) const YOUNG_FOR: Duration = Duration::from_secs(3);
+
 /// A run with its command.
 pub(super) struct Supervised<'a> {
     /// First, so that it is dropped before the tenure.
@@ -31,13 +36,17 @@ pub(super) struct Supervised<'a> {
     pub(super) run: &'a Run,
     pub(super) store: Store,
     /// `None` once its files were lost: open, they would stand in the way of the next store.
-    pub(super) watcher: Option<Watcher>,
+    pub(super) watcher: Option<Arc<Watcher>>,
+    /// Tells the inbox of commits.
+    pub(super) listener: Option<Listener>,
     pub(super) seen_version: Option<Version>,
     /// The lock of the older program. It goes before the tenure: whoever gets that one next must
     /// not meet us behind it.
     pub(super) hold: Option<Hold>,
     pub(super) tenure: Tenure,
     pub(super) life: Life,
+    /// Until when the command may close what it was started with.
+    pub(super) young: Deadline,
     /// What the command locks, for as long as the row says that it does.
     pub(super) lock_file: Option<LockFile>,
     pub(super) beside: Beside,
@@ -170,11 +179,13 @@ impl<'a> Supervised<'a> {
             leash: started.leash,
             run,
             store,
-            watcher: Some(watcher),
+            watcher: Some(Arc::new(watcher)),
+            listener: None,
             seen_version: None,
             tenure,
             hold,
             life: Life::Running(started.child),
+            young: Deadline::after(YOUNG_FOR),
             lock_file: started.lock_file,
             beside,
             verify_at: Deadline::after(VERIFY_EVERY),

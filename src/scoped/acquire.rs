@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::claim::examine::Evicted;
+use crate::claim::sweep::Extent;
 use crate::claim::{Attachment, Count, Errand, Lookups, Obstacle, sweep};
 use crate::clock::as_rfc3339;
 use crate::names::Secret;
@@ -252,8 +253,6 @@ pub(crate) fn acquire_once(
     count: Count,
 ) -> Result<Acquired> {
     tx.check_schema()?;
-    // Before any row is ended; see the claim of an office.
-    let named = tx.named_anchors()?;
     let ways = match survey::survey(tx, inner, claim, aside, count)? {
         Surveyed::Clear(ways) => ways,
         Surveyed::Errand(errand) => return Ok(Acquired::Errand(errand)),
@@ -270,7 +269,7 @@ pub(crate) fn acquire_once(
         return Ok(Acquired::Granted(take(tx, inner, claim, ways, owners, aside)?, None));
     }
     let wanted = claim.requests.iter().map(LockRequest::share);
-    let sweep = sweep::sweep(tx, inner, &named, wanted)?;
+    let sweep = sweep::sweep(tx, inner, Extent::Unknown, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
         let wanted = Wanted::Lock(claim.requests[0].name.clone());
         let holder = Box::new(Holder::orphan(wanted, orphan.pid));
@@ -290,7 +289,7 @@ pub(crate) fn acquire_once(
     hide_from(tx, claim, sources, &owners)?;
     let granted = take(tx, inner, claim, ways, owners, aside)?;
     end_waiter()?;
-    sweep::tidy(tx, inner, &sweep)?;
+    sweep::tidy(tx, inner, sweep)?;
     Ok(Acquired::Granted(granted, new_row))
 }
 

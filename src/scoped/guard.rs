@@ -251,7 +251,7 @@ impl ScopedLock {
 }
 
 fn verify(footing: &OwnedRow, lock: &GrantedLock) -> Result<Standing> {
-    footing.verify(|connection| {
+    footing.verify(vec![lock.fence], |connection| {
         let lost = how_it_was_lost(connection, lock)?;
         Ok(lost.map(|(reason, by)| Lost::Ended { reason, by }))
     })

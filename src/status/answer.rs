@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 
 use crate::liveness::{Lease, Ruling};
-use crate::owner::{LiveCommandLine, judge_record, judgement, needs_command_line};
+use crate::owner::running::{Holder, Running};
+use crate::owner::{
+    LiveCommandLine, judge_record, judgement, needs_command_line, older as owner_older,
+};
 use crate::records::profiles::profiles;
 use crate::records::{Record, counters, instances, runtime, starts, waiters};
 use crate::status::recorded::{HolderLooks, OfficeSnapshot, Recorded};
@@ -29,7 +32,7 @@ fn known_again(
 }
 
 fn known(inner: &Inner, connection: &Connection, office: &Office) -> Result<OfficeSnapshot> {
-    recorded::known(inner, connection, office, &waiters::all(connection)?)
+    recorded::known(inner, connection, office, &waiters::of_office(connection, office)?)
 }
 
 /// Answers "is it up?". Reads only, and never waits for a writer.
@@ -257,24 +260,44 @@ pub(crate) fn server_of(inner: &Inner, office: &Office) -> Option<(Office, Repor
     Some((report.served_by.clone()?, report))
 }
 
-/// The recorded pid of a holder that is known to live.
-pub(crate) fn running_pid(inner: &Inner, office: &Office) -> Result<Option<sys::Pid>> {
+/// The recorded pid of a holder that is known to live. The row is read again only if something was
+/// committed since it was `known`; the kernel is asked each time.
+pub(crate) fn running_pid(
+    inner: &Inner,
+    office: &Office,
+    known: &Running,
+) -> Result<Option<sys::Pid>> {
     let mut dead: Option<InstanceId> = None;
     for _ in 0..ATTEMPTS {
-        let Some(record) = inner.read(|connection| owner::live(connection, office))? else {
-            return Ok(None);
+        let row = inner.read_once(&known.row, office.kind.clone(), |connection| {
+            instances::live(connection, office)
+        })?;
+        let Some(record) = &*row else { return Ok(None) };
+        if let Some(pid) = known.pid(&row) {
+            return Ok(Some(pid));
+        }
+        let holder = Holder::pin(inner, &row);
+        // That of an older gateway is about a lock, which may have changed hands.
+        let refreshed;
+        let record = if owner_older::home_of_holder(record).is_some() {
+            refreshed = inner.read(|connection| owner::live(connection, office))?;
+            let Some(record) = &refreshed else { return Ok(None) };
+            record
+        } else {
+            record
         };
         // Dead, and still the one on record: nobody has come in its place meanwhile.
         if dead == Some(record.id) {
             return Ok(None);
         }
         let judged = inner.with_clear_sight(|| {
-            let seen = judgement(inner, &record);
+            let seen = judgement(inner, record);
             if !needs_command_line(&seen.evidence) {
                 return Ok(seen);
             }
-            Ok(judge_record(inner, &record, Lease::None, &LiveCommandLine::read(&record)))
+            Ok(judge_record(inner, record, Lease::None, &LiveCommandLine::read(record)))
         })?;
+        known.keep(holder, &judged);
         match judged.ruling {
             Ruling::Alive(_) => return Ok(record.pid),
             Ruling::Unknown(_) => return Ok(None),

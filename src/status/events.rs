@@ -2,9 +2,9 @@
 //!
 //! Every change of an office, a lock, a marker or a runtime status writes its event in the
 //! transaction that makes the change. So a reader of events sees what was committed, once and in
-//! order. To know whether there are new ones it looks at `data_version`, a counter of SQLite's,
-//! which takes about 2 µs and no lock. Ids have no gaps: a gap means that the reader fell behind
-//! what is kept.
+//! order. It is woken by a commit (`store/door.rs`), and looks whether something was committed
+//! (`store/watcher.rs`), which takes 2 µs at most and no lock. Ids have no gaps: a gap means that
+//! the reader fell behind what is kept.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,10 +18,13 @@ use crate::records::events;
 use crate::records::events::{BATCH, EVENTS_LOST, Event, EventSelection};
 use crate::status::past::EventOptions;
 use crate::store::Inner;
+use crate::store::door::{Door, LOOK_EVERY_TOLD};
+use crate::store::listener::Listener;
 use crate::store::watcher::{Version, Watcher};
 use crate::{Cancel, ErrorKind, ProfileName, Result, Store, Wait};
 
-/// Between two looks while something happens, and for as long afterwards.
+/// Between two looks while something happens, and for as long afterwards, where nothing tells of
+/// it.
 const LOOK_EVERY_BUSY: Duration = Duration::from_millis(5);
 
 const BUSY_FOR: Duration = Duration::from_secs(1);
@@ -29,7 +32,7 @@ const BUSY_FOR: Duration = Duration::from_secs(1);
 /// Between two looks otherwise: 20 a second cost a thousandth of a core.
 const LOOK_EVERY_IDLE: Duration = Duration::from_millis(50);
 
-/// Between two looks for a loop that polls.
+/// Between two looks for a loop that polls, where nothing tells of a commit.
 const LOOK_EVERY_POLLED: Duration = Duration::from_millis(20);
 
 /// How long one read may wait for the store; it is tried again.
@@ -91,8 +94,9 @@ impl Store {
     }
 
     /// Hands out changes of offices, locks, markers and runtime statuses from now on, as they are
-    /// committed by whatever process: within a few milliseconds while there are some, within 50 ms
-    /// else.
+    /// committed by whatever process. On Linux a wait is woken by each commit of this library, and
+    /// sees within a second what another program has committed (SQLite's shell). Elsewhere it looks
+    /// every few milliseconds while there are some, every 50 ms else.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -116,7 +120,8 @@ impl Store {
         let newest = self.recent_events(None, 1)?;
         let after = newest.last().map_or(0, |event| event.id);
         Ok(EventStream {
-            watcher: Watcher::new(&self.inner)?,
+            watcher: Arc::new(Watcher::new(&self.inner)?),
+            door: None,
             store: self.clone(),
             profile: None,
             after,
@@ -160,7 +165,9 @@ impl Store {
 #[derive(Debug)]
 pub struct EventStream {
     store: Store,
-    watcher: Watcher,
+    watcher: Arc<Watcher>,
+    /// Once it has waited for a moment.
+    door: Option<Door>,
     profile: Option<ProfileName>,
     /// The id of the newest event that was read.
     after: i64,
@@ -188,17 +195,20 @@ struct Pollable {
 
 impl Pollable {
     fn new(inner: &Arc<Inner>) -> Result<Self> {
-        let (readiness, watcher) = (Readiness::new()?, Watcher::new(inner)?);
+        let (readiness, watcher) = (Readiness::new()?, Arc::new(Watcher::new(inner)?));
         let (raised, inner) = (readiness.clone(), Arc::clone(inner));
+        let rung = readiness.clone();
+        let listener = Listener::start(&watcher, || LOOK_EVERY_POLLED, move || rung.raise());
         let mut seen = None;
-        let thread = BackgroundThread::start("incumbent-events", LOOK_EVERY_POLLED, move || {
+        let thread = BackgroundThread::start_paced("incumbent-events", move || {
             let version = if inner.is_in_place() { watcher.version().ok() } else { None };
             // What cannot be read is something to ask for, too: the stream says why.
             if version.is_none() || version != seen {
                 raised.raise();
             }
             seen = version;
-            false
+            let is_told = listener.as_ref().is_some_and(Listener::hears);
+            Some(if is_told { LOOK_EVERY_TOLD } else { LOOK_EVERY_POLLED })
         })?;
         Ok(Self { readiness, is_lowered: true, _thread: thread })
     }
@@ -271,14 +281,15 @@ impl EventStream {
     }
 
     /// A descriptor that is readable while there may be something new, for a loop that polls: it
-    /// becomes readable within 20 ms of a commit, and stays so until
-    /// [`next_event(Wait::No)`](Self::next_event) has answered `None`. So ask until it does, also
-    /// in a loop that is woken by edges (`AsyncFd`), and before the first wait.
+    /// becomes readable within 20 ms of a commit (of another program's within a second), and stays
+    /// so until [`next_event(Wait::No)`](Self::next_event) has answered `None`. So ask until it
+    /// does, also in a loop that is woken by edges (`AsyncFd`), and before the first wait.
     ///
     /// It is also readable after a commit that is not an event of this stream, and when the store
     /// cannot be read or is gone: then `next_event` says why, and an error that stays keeps it
-    /// readable. It is not told that the stream was cancelled. A thread of the crate's own looks
-    /// for commits from now on, 50 times a second, until the stream is dropped.
+    /// readable. It is not told that the stream was cancelled. Two threads of the crate's own wait
+    /// for commits from now on, until the stream is dropped; where nothing tells of one, one of
+    /// them looks 50 times a second.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -339,9 +350,21 @@ impl EventStream {
             if deadline.has_passed() {
                 return Ok(None);
             }
-            let pause =
-                if self.busy_until.has_passed() { LOOK_EVERY_IDLE } else { LOOK_EVERY_BUSY };
-            std::thread::sleep(pause.min(deadline.remaining()));
+            self.sleep(deadline.remaining());
+        }
+    }
+
+    /// Until there may be something new.
+    fn sleep(&mut self, remaining: Duration) {
+        let is_told = self.door.as_ref().is_some_and(|it| it.wait(&self.cancel, &[], remaining));
+        if is_told {
+            return;
+        }
+        let pause = if self.busy_until.has_passed() { LOOK_EVERY_IDLE } else { LOOK_EVERY_BUSY };
+        std::thread::sleep(pause.min(remaining));
+        // For one look it is not worth a thread.
+        if self.door.is_none() && pause < remaining {
+            self.door = Door::open(&self.watcher, || LOOK_EVERY_BUSY);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::liveness::ChildState;
 use crate::owner::frozen;
 use crate::status::answer;
 use crate::store::Inner;
+use crate::store::door::Door;
 use crate::store::watcher::Watcher;
 use crate::{
     Cancel, Error, ErrorKind, Existing, InstanceId, Office, OpenOptions, Report, Result, Verdict,
@@ -21,7 +22,8 @@ use crate::{
 /// Between two looks at what nobody commits: a death, a heartbeat that is missing.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Between two looks whether something was committed, in the first while, and after that.
+/// Between two looks whether something was committed, in the first while, and after that, where
+/// nothing tells of it.
 const COMMITS_EVERY: Duration = Duration::from_millis(5);
 const COMMITS_EVERY_LATER: Duration = Duration::from_millis(50);
 const LATER: Duration = Duration::from_secs(10);
@@ -203,7 +205,8 @@ impl<'a> Waiting<'a> {
 
     /// Looks until there is an answer.
     fn in_store(&mut self, inner: &Arc<Inner>) -> Result<Awaited> {
-        let watcher = Watcher::new(inner)?;
+        let watcher = Arc::new(Watcher::new(inner)?);
+        let mut door: Option<Door> = None;
         let later = Deadline::after(LATER);
         loop {
             // What is committed after this is seen by the next look.
@@ -221,7 +224,11 @@ impl<'a> Waiting<'a> {
             let pause = if later.has_passed() { COMMITS_EVERY_LATER } else { COMMITS_EVERY };
             let next = Deadline::after(LOOK_EVERY).earlier(self.deadline);
             while !next.has_passed() && !self.options.cancel.ends_wait() {
-                std::thread::sleep(pause.min(next.remaining()));
+                let (cancel, remaining) = (&self.options.cancel, next.remaining());
+                if !door.as_ref().is_some_and(|door| door.wait(cancel, &[], remaining)) {
+                    std::thread::sleep(pause.min(remaining));
+                    door = door.or_else(|| Door::open(&watcher, move || pause));
+                }
                 let now = watcher.version().ok();
                 if now.is_none() || now != version || !inner.is_in_place() {
                     break;

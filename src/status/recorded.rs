@@ -106,7 +106,7 @@ pub(crate) struct OfficeSnapshot {
     pub(super) servers: Option<Vec<(Office, Recorded)>>,
 }
 
-/// `waiters` are those of the whole store.
+/// `waiters` are those of this office, and may be those of others as well.
 pub(super) fn known(
     inner: &Inner,
     connection: &Connection,

@@ -1,8 +1,14 @@
 //! Waiting for SQLite's locks: short, jittered, with one budget for a whole operation.
 //!
 //! SQLite's own handler sleeps up to 100 ms in fixed steps, so that under contention the unlucky
-//! wait for tens of milliseconds while the lock is free. Ours sleeps about as long as a transaction
-//! takes.
+//! wait for tens of milliseconds while the lock is free. Ours waits for the doorbell that whoever
+//! lets the write lock go rings for the one who has waited longest (`sys/wal_index/bell.rs`). A
+//! hundred who wait sleep then; if each looked as often as a transaction takes, they would have no
+//! time for anything else. Where nobody rings, each sleeps about as long as a transaction takes.
+//!
+//! A ring gives nobody the lock: it is asked for again, and whoever comes first has it. Those who
+//! do not ring (SQLite's shell, version 0.1, a process that was killed) are not waited for long
+//! while they are the ones who write: see [`PATIENCE_US`].
 //!
 //! A tighter budget around the operation holds as well (a wait's deadline, the 200 ms of a `run`'s
 //! look, the 250 ms of a stop inquiry), also for another thread's write (`Inner::lock_writer`).
@@ -10,12 +16,14 @@
 //! the error says so.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::process::command_line;
 use crate::process::command_line::redact;
 use crate::store::location;
 use crate::sys::ProcessState;
+use crate::sys::wal_index::{Heard, take_turn};
 use crate::{Error, ErrorKind, patience, sys};
 
 /// How long one operation waits for SQLite's locks in all. A transaction takes well under a
@@ -39,16 +47,44 @@ const SLEEP_MIN: Duration = Duration::from_micros(60);
 /// And at most this long before jitter, so that a free lock is noticed within a millisecond or so.
 const SLEEP_MAX: Duration = Duration::from_micros(800);
 
+/// How long this process waits for a ring before it looks by itself the first time, in
+/// microseconds. It doubles with each ring that came, and halves with each that did not: who is
+/// rung for keeps its place in the queue, and who meets writers that do not ring polls as before.
+static PATIENCE_US: AtomicU32 = AtomicU32::new(RING_WITHIN_MIN);
+const RING_WITHIN_MIN: u32 = 500;
+const RING_WITHIN_MAX: u32 = 25_000;
+
 /// The busy handler of every connection: true after a sleep, false when the budget is spent.
 /// A statement outside [`patience::with_budget`] does not wait at all.
 pub(crate) fn handler(attempt: i32) -> bool {
+    let turn = take_turn();
     let Some(deadline) = patience::deadline() else { return false };
     let remaining = deadline.remaining();
     if remaining.is_zero() {
         return false;
     }
+    if let Some(turn) = turn {
+        let patience = PATIENCE_US.load(Ordering::Relaxed);
+        let now = match turn.wait_for_turn(ring_within(patience, attempt).min(remaining)) {
+            Heard::Ring => patience.saturating_mul(2),
+            Heard::Nothing => patience / 2,
+            Heard::Deaf => {
+                std::thread::sleep(sleep_for(attempt).min(remaining));
+                RING_WITHIN_MIN
+            }
+        };
+        PATIENCE_US.store(now.clamp(RING_WITHIN_MIN, RING_WITHIN_MAX), Ordering::Relaxed);
+        return true;
+    }
     std::thread::sleep(sleep_for(attempt).min(remaining));
     true
+}
+
+/// Doubles with each attempt, too, up to twice the longest patience, with a random share.
+fn ring_within(patience_us: u32, attempt: i32) -> Duration {
+    let doublings = u32::try_from(attempt).unwrap_or(0).min(6);
+    let longest = patience_us.saturating_mul(1 << doublings).min(2 * RING_WITHIN_MAX);
+    Duration::from_micros(u64::from(fastrand::u32(longest / 2..=longest)))
 }
 
 /// Doubles from [`SLEEP_MIN`] to [`SLEEP_MAX`], then takes a random share between half and all of
@@ -136,7 +172,52 @@ mod tests {
             for _ in 0..100 {
                 let sleep = sleep_for(attempt);
                 assert!(sleep >= SLEEP_MIN / 2 && sleep <= SLEEP_MAX, "{attempt}: {sleep:?}");
+                for patience in [RING_WITHIN_MIN, RING_WITHIN_MAX] {
+                    let wait = ring_within(patience, attempt).as_micros();
+                    let bounds = u128::from(RING_WITHIN_MIN / 2)..=u128::from(2 * RING_WITHIN_MAX);
+                    assert!(bounds.contains(&wait), "{attempt}: {wait}");
+                }
             }
+        }
+    }
+
+    /// A writer that does not ring (SQLite's own) and one that does are both waited for, and a
+    /// ring comes long before the time that is waited for none.
+    #[test]
+    fn whoever_waits_for_the_write_lock_is_woken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let store = crate::store::Store::open(&path).unwrap();
+        let foreign = rusqlite::Connection::open(&path).unwrap();
+        let holds = Duration::from_millis(30);
+        for is_ours in [false, true] {
+            std::thread::scope(|scope| {
+                let (begun, has_begun) = std::sync::mpsc::channel();
+                let (path, foreign) = (&path, &foreign);
+                if is_ours {
+                    // Another process' connection is like one of another handle.
+                    scope.spawn(move || {
+                        let access =
+                            crate::store::pragmas::Access::Write(crate::Durability::Normal);
+                        let other = crate::store::pragmas::open(path, access).unwrap();
+                        with_budget(Duration::from_secs(5), || {
+                            crate::store::pragmas::apply(&other, access).unwrap();
+                            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+                        });
+                        begun.send(()).unwrap();
+                        std::thread::sleep(holds);
+                        other.execute_batch("ROLLBACK").unwrap();
+                    });
+                    has_begun.recv().unwrap();
+                    store.inner.write(|_| Ok(())).unwrap();
+                } else {
+                    foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
+                    let waits = scope.spawn(|| store.inner.write(|_| Ok(())));
+                    std::thread::sleep(holds);
+                    foreign.execute_batch("COMMIT").unwrap();
+                    waits.join().unwrap().unwrap();
+                }
+            });
         }
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Files {
     wal_length: AtomicU64,
     /// Something else than SQLite has written to the database.
     was_changed: AtomicBool,
+    /// See [`Files::generation`].
+    generation: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl Files {
             seen: Mutex::new(None),
             wal_length: AtomicU64::new(u64::MAX),
             was_changed: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
         }
     }
 
@@ -121,10 +124,19 @@ impl Files {
         self.known.lock().is_some()
     }
 
+    /// Whether each look tells what became of all three, and of what is in the database.
+    pub(super) fn are_watched(&self) -> bool {
+        is_in_force(Guard::Files)
+            && self.known.lock().as_ref().is_some_and(|all| all.iter().all(|it| it.file.is_some()))
+    }
+
     /// All connections are closed: the next one may begin the wal-index anew, and what was seen
     /// with the one before is not to be compared with it.
     pub(super) fn look_anew(&self) {
-        *self.seen.lock() = None;
+        let mut seen = self.seen.lock();
+        *seen = None;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        drop(seen);
         self.wal_length.store(u64::MAX, Ordering::Relaxed);
         self.look_soon();
     }
@@ -154,6 +166,14 @@ impl Files {
     pub(super) fn forget(&self) {
         *self.known.lock() = None;
         self.look_anew();
+    }
+
+    /// Another number once something else than SQLite has written to the database, and once all
+    /// connections were closed: what was remembered of the content before does not count any more.
+    /// Ask it after [`Files::check`]: of two threads, one alone is told `Changed`, and the number
+    /// is another one before the other thread can look.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether something else than SQLite has written to the database.
@@ -320,6 +340,7 @@ impl Files {
         match no_checkpoint_since {
             Some(_) => {
                 self.was_changed.store(true, Ordering::Relaxed);
+                self.generation.fetch_add(1, Ordering::AcqRel);
                 FilesState::Changed
             }
             None => FilesState::InPlace,

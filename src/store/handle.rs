@@ -1,7 +1,7 @@
 //! The one handle of a file in this process: connections, the anchor, and what is held.
 //!
-//! Order of locks in a process: the registry, then `held`, then the writer, then `anchor` or
-//! `pending`. The registry's lock is never held while a handle is dropped.
+//! Order of locks in a process: the registry, then `held`, then the writer, then `accounted`, then
+//! `anchor` or `pending`. The registry's lock is never held while a handle is dropped.
 //!
 //! `held` is locked around a whole claim. Without that, a thread would meet another thread's fresh
 //! row as a stranger's.
@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::clock::Deadline;
 use crate::environment::{Fault, planted};
 use crate::error::with_clear_sight;
+use crate::process::anchor::accounted::Accounted;
 use crate::process::anchor::{Anchor, lost as anchor_lost};
 use crate::process::command_line::matcher::CommandLineMatcher;
 use crate::process::observer::SeenFree;
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     is_local: OnceLock<bool>,
     seen_free: SeenFree,
     orphaned: Orphaned,
+    pub(crate) accounted: Mutex<Accounted>,
     myself: OnceLock<Subject>,
     description: OnceLock<String>,
     pub(super) readers: Readers,
@@ -124,6 +126,7 @@ impl Inner {
             is_local: OnceLock::new(),
             seen_free: SeenFree::default(),
             orphaned: Orphaned::default(),
+            accounted: Mutex::default(),
             myself: OnceLock::new(),
             description: OnceLock::new(),
             writer: Mutex::new(None),

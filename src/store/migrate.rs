@@ -29,7 +29,7 @@ struct Migration {
 
 /// Never change or remove an entry: stores in the field have applied it. Entry `i` leads to
 /// schema version `i + 1`.
-const MIGRATIONS: [Migration; 11] = [
+const MIGRATIONS: [Migration; 12] = [
     Migration { sql: include_str!("../../migrations/0001_offices.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0002_scoped_locks.sql"), min_writer: 1 },
     Migration { sql: include_str!("../../migrations/0003_markers.sql"), min_writer: 1 },
@@ -48,6 +48,7 @@ const MIGRATIONS: [Migration; 11] = [
         min_writer: 7,
     },
     Migration { sql: include_str!("../../migrations/0011_exit_seen.sql"), min_writer: 7 },
+    Migration { sql: include_str!("../../migrations/0012_fewer_pages.sql"), min_writer: 7 },
 ];
 
 /// What fills the counters of migration 10 from the history.

@@ -4,9 +4,11 @@
 //! checks that the file is still the store we opened.
 
 mod backup;
+mod begun;
 pub(crate) mod busy;
 mod control;
 pub(crate) mod deferred;
+pub(crate) mod door;
 pub(crate) mod explain;
 mod files;
 pub(crate) mod fork;
@@ -15,7 +17,9 @@ pub(crate) mod ground;
 pub(crate) mod handle;
 pub(crate) mod held;
 pub(crate) mod last_words;
+pub(crate) mod listener;
 pub(crate) mod location;
+pub(crate) mod memo;
 pub(crate) mod migrate;
 pub(crate) mod open;
 pub(crate) mod ourselves;
@@ -26,6 +30,8 @@ pub(crate) mod recovery;
 mod registry;
 pub(crate) mod salvage;
 mod settings;
+#[cfg(test)]
+pub(crate) mod tally;
 pub(crate) mod transaction;
 pub(crate) mod turns;
 pub(crate) mod wal;

@@ -35,6 +35,16 @@ pub(crate) fn names_anchor(connection: &Connection, anchor: &str) -> Result<bool
     Ok(named)
 }
 
+/// Whether a live row relies on `anchor`.
+pub(crate) fn is_live_anchor(connection: &Connection, anchor: &str) -> Result<bool> {
+    let is_live = connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM instances WHERE anchor = ?1 AND ended_at_ms IS NULL)",
+        )?
+        .query_row([anchor], |row| row.get(0))?;
+    Ok(is_live)
+}
+
 /// How many live rows rely on `anchor`.
 pub(crate) fn live_on_anchor(connection: &Connection, anchor: &str) -> Result<i64> {
     let count = connection

@@ -76,6 +76,8 @@ pub(crate) fn apply(connection: &Connection, access: Access) -> Result<()> {
     // Before anything is read: from then on it is locked.
     wal_index::guard(connection)?;
     connection.busy_handler(Some(busy::handler))?;
+    #[cfg(test)]
+    super::tally::watch(connection);
     // The sidecars outlive the last close: readers without write permission, read-only mounts and
     // full disks can still read (FIELD-BUGS rows 36, 73, 78).
     control::persist_wal(connection)?;

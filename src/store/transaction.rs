@@ -9,11 +9,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::environment::{Fault, planted};
+use crate::process::anchor::accounted::Lineage;
 use crate::process::anchor::lost;
 use crate::process::anchor::lost::LostOwner;
+use crate::process::anchor::sweep::Sweep;
 use crate::process::{Anchor, Orphan, View};
 use crate::store::handle::Inner;
 use crate::store::handle::settle::Patience;
@@ -26,27 +28,35 @@ pub(super) struct State {
     pub(super) min_writer: i64,
     pub(super) last_id: i64,
     pub(super) lost_owners: Option<String>,
+    rows_lost: i64,
 }
 
 pub(super) fn read_state(connection: &Connection) -> Result<State> {
-    const SQL: &str = "SELECT (SELECT value FROM meta WHERE key = 'store_uuid'),
-                              (SELECT value FROM meta WHERE key = 'min_writer'),
-                              (SELECT value FROM meta WHERE key = 'last_id'),
-                              (SELECT value FROM meta WHERE key = 'lost_owners')";
-    let (store_uuid, min_writer, last_id, lost_owners) =
-        connection.prepare_cached(SQL)?.query_row([], |row| {
-            // A damaged counter is no obstacle: ids also rise with the clock.
-            Ok((
-                row.get::<_, String>(0).ok(),
-                row.get(1).ok(),
-                row.get(2).ok().filter(|id| (0..ID_MAX).contains(id)).unwrap_or(0),
-                row.get(3).unwrap_or(None),
-            ))
-        })?;
-    match (store_uuid, min_writer) {
-        (Some(store_uuid), Some(min_writer)) if is_store_id(&store_uuid) => {
-            Ok(State { store_uuid, min_writer, last_id, lost_owners })
+    // One walk along the key, past a handful of rows.
+    const SQL: &str = "SELECT key, value FROM meta WHERE key BETWEEN 'last_id' AND 'store_uuid'";
+    let (mut store_uuid, mut min_writer) = (None, None);
+    let (mut last_id, mut lost_owners, mut rows_lost) = (None, None, None);
+    let mut statement = connection.prepare_cached(SQL)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        match row.get_ref(0)?.as_bytes().unwrap_or_default() {
+            b"store_uuid" => store_uuid = row.get::<_, String>(1).ok(),
+            b"min_writer" => min_writer = row.get(1).ok(),
+            b"last_id" => last_id = row.get(1).ok().filter(|id| (0..ID_MAX).contains(id)),
+            b"lost_owners" => lost_owners = row.get(1).unwrap_or(None),
+            b"rows_lost" => rows_lost = row.get(1).ok(),
+            _ => {}
         }
+    }
+    match (store_uuid, min_writer) {
+        (Some(store_uuid), Some(min_writer)) if is_store_id(&store_uuid) => Ok(State {
+            store_uuid,
+            min_writer,
+            // A damaged counter is no obstacle: ids also rise with the clock.
+            last_id: last_id.unwrap_or(0),
+            lost_owners,
+            rows_lost: rows_lost.unwrap_or(0),
+        }),
         (None | Some(_), None | Some(_)) => Err(Error::new(
             ErrorKind::Corrupt,
             "the table meta has lost its rows, or what is in them",
@@ -69,12 +79,13 @@ pub(super) fn is_store_id(text: &str) -> bool {
     text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The anchors that rows on record as live rely on.
+/// The anchors that rows on record as live rely on. Of any pid: that names the index of the live
+/// rows. By that of the anchors SQLite would go through the ended ones, too.
 pub(crate) fn named_anchors(connection: &Connection) -> Result<HashSet<String>> {
     let names = connection
         .prepare_cached(
-            "SELECT DISTINCT anchor FROM instances
-             WHERE ended_at_ms IS NULL AND anchor IS NOT NULL",
+            "SELECT anchor FROM instances
+             WHERE ended_at_ms IS NULL AND pid >= -9223372036854775808 AND anchor IS NOT NULL",
         )?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
@@ -98,10 +109,12 @@ pub(crate) type Rest = Box<dyn Fn(&Tx<'_>) -> Result<bool>>;
 
 /// A write transaction in progress. Holding one means holding the store's write lock.
 pub(crate) struct Tx<'a> {
-    connection: &'a Transaction<'a>,
+    connection: &'a Connection,
     pub(super) store: &'a Inner,
     last_id: Cell<i64>,
     stored_last_id: i64,
+    rows_lost: i64,
+    has_newest_schema: Cell<bool>,
     now_us: i64,
     new_anchor: RefCell<Option<Arc<Anchor>>>,
     lets_go: Cell<bool>,
@@ -109,6 +122,7 @@ pub(crate) struct Tx<'a> {
     lost_owners: Option<String>,
     patience: Patience,
     suspects: RefCell<Vec<String>>,
+    garbage: RefCell<Vec<Sweep>>,
 }
 
 impl std::ops::Deref for Tx<'_> {
@@ -137,7 +151,7 @@ impl BootTime<'_> {
 
 impl<'a> Tx<'a> {
     pub(super) fn new(
-        connection: &'a Transaction<'a>,
+        connection: &'a Connection,
         store: &'a Inner,
         state: &State,
         patience: Patience,
@@ -147,6 +161,8 @@ impl<'a> Tx<'a> {
             store,
             last_id: Cell::new(state.last_id),
             stored_last_id: state.last_id,
+            rows_lost: state.rows_lost,
+            has_newest_schema: Cell::new(false),
             now_us: store.clock().wall_us(),
             new_anchor: RefCell::new(None),
             lets_go: Cell::new(false),
@@ -154,15 +170,21 @@ impl<'a> Tx<'a> {
             lost_owners: state.lost_owners.clone(),
             patience,
             suspects: RefCell::default(),
+            garbage: RefCell::default(),
         }
     }
 
     /// Refuses to register anything in a store whose schema is older than this program's. What is
     /// on record there can still be asked about, released and evicted.
     pub(crate) fn check_schema(&self) -> Result<()> {
+        // It does not change while this goes on.
+        if self.has_newest_schema.get() {
+            return Ok(());
+        }
         let schema_version: i64 =
             self.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
         if schema_version >= SCHEMA_VERSION {
+            self.has_newest_schema.set(true);
             return Ok(());
         }
         Err(Error::new(
@@ -199,9 +221,25 @@ impl<'a> Tx<'a> {
         self.now_us % 8 == 0
     }
 
-    /// Some number below `count`, another one in each transaction; 0 below 0.
-    pub(crate) fn one_of(&self, count: usize) -> usize {
-        usize::try_from(self.now_us).unwrap_or_default().checked_rem(count).unwrap_or_default()
+    /// The same of what takes more than most changes do: one of 64.
+    pub(crate) fn prunes_rarely(&self) -> bool {
+        self.now_us % 64 == 0
+    }
+
+    /// The row without an office that a claim looked at last, to see whether it is of the dead.
+    pub(crate) fn swept_to(&self) -> Result<i64> {
+        const SQL: &str = "SELECT value FROM meta WHERE key = 'swept_to'";
+        let id = self.prepare_cached(SQL)?.query_row([], |row| Ok(row.get(0).unwrap_or(0)));
+        Ok(id.optional()?.unwrap_or(0))
+    }
+
+    pub(crate) fn note_swept_to(&self, id: i64) -> Result<()> {
+        self.prepare_cached(
+            "INSERT INTO meta (key, value) VALUES ('swept_to', ?1)
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        )?
+        .execute([id])?;
+        Ok(())
     }
 
     /// A number above every one drawn before, also in a store that was restored from an older
@@ -257,6 +295,27 @@ impl<'a> Tx<'a> {
     /// More is to be done than fits into one transaction, and nobody relies on it.
     pub(crate) fn leave(&self, rest: Rest) {
         self.rests.borrow_mut().push(rest);
+    }
+
+    /// Free anchors that nobody needs are removed after the commit: others wait for this one.
+    pub(crate) fn remove_later(&self, sweep: Sweep) {
+        self.garbage.borrow_mut().push(sweep);
+    }
+
+    pub(super) fn garbage(&self) -> Vec<Sweep> {
+        self.garbage.take()
+    }
+
+    /// What changes if the store has gone back to what it was before.
+    pub(crate) fn lineage(&self) -> Result<Lineage> {
+        let schema =
+            self.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
+        Ok(Lineage {
+            files: self.store.files.generation(),
+            schema,
+            rows_lost: self.rows_lost,
+            last_id: self.stored_last_id,
+        })
     }
 
     pub(super) fn rests(&self) -> Vec<Rest> {

@@ -11,6 +11,8 @@ use rusqlite::Connection;
 
 use crate::store::gate;
 use crate::store::handle::Inner;
+use crate::sys::wal_index;
+use crate::sys::wal_index::{Bell, Header};
 use crate::{Result, store};
 
 /// Watches one store.
@@ -26,7 +28,15 @@ pub(crate) struct Watcher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Version {
     opened: u64,
-    data_version: i64,
+    committed: Committed,
+}
+
+/// What changes with each commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Committed {
+    /// As it is in memory: nothing is read from a file (`store/memo.rs`).
+    Header(Header),
+    DataVersion(i64),
 }
 
 impl Watcher {
@@ -71,8 +81,33 @@ impl Watcher {
     /// As [`Inner::read`].
     pub(crate) fn version(&self) -> Result<Version> {
         self.with(|connection| {
-            let data_version = store::data_version(connection)?;
-            Ok(Version { opened: self.opened.load(Ordering::Relaxed), data_version })
+            let committed = match wal_index::header(connection) {
+                Some(header) => Committed::Header(header),
+                None => Committed::DataVersion(store::data_version(connection)?),
+            };
+            Ok(Version { opened: self.opened.load(Ordering::Relaxed), committed })
+        })
+    }
+
+    /// Whether a commit can be waited for.
+    pub(crate) fn tells(&self) -> bool {
+        self.bell().is_ok_and(|bell| bell.is_some())
+    }
+
+    /// What rings with the next commit. Take it before the look that finds nothing. `None` where
+    /// nothing rings.
+    ///
+    /// # Errors
+    /// As [`Inner::read`].
+    pub(crate) fn bell(&self) -> Result<Option<Bell>> {
+        self.with(|connection| {
+            let bell = wal_index::bell(connection);
+            if bell.is_some() {
+                return Ok(bell);
+            }
+            // SQLite opens it with the first question.
+            store::data_version(connection)?;
+            Ok(wal_index::bell(connection))
         })
     }
 }

@@ -107,3 +107,12 @@ pub fn record_lock_holders(_path: &Path, _offset: u64) -> Option<Vec<Pid>> {
 pub fn listed_lock(_path: &Path) -> ListedLock {
     ListedLock::NoList
 }
+
+pub(crate) fn each_name(directory: &Path, mut each: impl FnMut(&str)) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        if let Some(name) = entry?.file_name().to_str() {
+            each(name);
+        }
+    }
+    Ok(())
+}

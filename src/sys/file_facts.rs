@@ -57,6 +57,35 @@ pub struct FileFacts {
     pub modified: Option<std::time::SystemTime>,
 }
 
+/// What changes with every name that is made in a directory, or taken out of it. Equal values mean
+/// that the names are the same, if the first was seen when it [was settled](Self::is_settled).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(windows, allow(dead_code, reason = "there is none on Windows"))]
+pub(crate) struct DirectoryState {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    /// `st_mtime`, since the Unix epoch. A person can set it back (tar, rsync), but not the other.
+    pub(super) modified: std::time::Duration,
+    /// `st_ctime`, the same.
+    pub(super) changed: std::time::Duration,
+}
+
+impl DirectoryState {
+    /// Whether whatever is done to the directory from `now` on, by the wall clock, gives it other
+    /// times. Filesystems write them in steps: of the kernel's clock (up to 10 ms), of 10 ms
+    /// (exFAT), or of one or two seconds (ext4 with small inodes, HFS+, FAT; there nothing is left
+    /// behind the second).
+    pub(crate) fn is_settled(&self, now: std::time::Duration) -> bool {
+        use std::time::Duration;
+        const STEP: Duration = Duration::from_millis(20);
+        const STEP_WHOLE_SECONDS: Duration = Duration::from_secs(3);
+        let last = self.modified.max(self.changed);
+        let is_whole = self.modified.subsec_nanos() == 0 || self.changed.subsec_nanos() == 0;
+        let step = if is_whole { STEP_WHOLE_SECONDS } else { STEP };
+        now.checked_sub(last).is_some_and(|age| age > step)
+    }
+}
+
 /// How far a filesystem can be trusted with SQLite's WAL and with advisory locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilesystemClass {

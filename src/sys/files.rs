@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use super::file_facts::{FileFacts, FileKey, Filesystem, FreeSpace};
+use super::file_facts::{DirectoryState, FileFacts, FileKey, Filesystem, FreeSpace};
 use super::{Shortage, os};
 
 /// Facts about the file at `path`, symbolic links followed.
@@ -38,6 +38,20 @@ pub fn file_key(path: &Path) -> io::Result<Option<FileKey>> {
 /// As `fstat(2)` and `fstatfs(2)`.
 pub fn open_file_key(file: &std::fs::File) -> io::Result<Option<FileKey>> {
     os::open_file_key(file)
+}
+
+/// Calls `each` with every name in a directory that is text; not with `.` and `..`.
+///
+/// # Errors
+/// As `open(2)` and `getdents(2)`.
+pub(crate) fn each_name(directory: &Path, each: impl FnMut(&str)) -> io::Result<()> {
+    os::each_name(directory, each)
+}
+
+/// What tells whether the names in the directory `path` have changed; `None` where the system says
+/// nothing that can be relied on, or it cannot be seen.
+pub(crate) fn directory_state(path: &Path) -> Option<DirectoryState> {
+    os::directory_state(path)
 }
 
 /// Facts about the regular file at `path`; what a symbolic link leads to is not looked at.

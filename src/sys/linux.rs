@@ -3,6 +3,7 @@
 //! Command lines are read from `/proc`, not through the crate sysinfo, which takes eight times as
 //! long and drops empty arguments.
 
+mod children;
 mod files;
 mod others;
 mod process;
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
+pub use self::children::{listed_children, listed_descendants};
+pub(crate) use self::files::each_name;
 pub use self::files::{
     exchange, files_opened_by, filesystem_of, in_root_of, is_mount_point, is_open_for_writing,
     open_again, opened_files, shares_mounts_with,
@@ -37,6 +40,7 @@ pub use super::open_files::{
 };
 pub use super::own_group::is_private_group;
 use super::procfs;
+pub(crate) use super::unix::directory_state;
 use super::unix::own_pid;
 pub use super::unix::{
     command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 pub use super::capture::capture;
+pub(crate) use super::elsewhere::each_name;
 pub use super::elsewhere::{
     command_line, exchange, files_opened_by, in_root_of, is_mount_point, is_open_for_writing,
     listed_lock, open_again, opened_files, pid_namespace, process_table_is_ours,
@@ -28,6 +29,7 @@ pub use super::modes::{
     set_mode_in,
 };
 pub use super::own_group::is_private_group;
+pub(crate) use super::unix::directory_state;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{
     command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,
@@ -221,6 +223,16 @@ impl ProcessHandle {
             BsdInfo::Known(info) => Some([info.pbi_ruid, info.pbi_svuid]),
             BsdInfo::NoSuchProcess | BsdInfo::Unreadable => None,
         }
+    }
+
+    #[allow(clippy::unused_self, reason = "as where there is one")]
+    pub fn can_be_polled(&self) -> bool {
+        false
+    }
+
+    #[allow(clippy::unused_self, reason = "as where there is one")]
+    pub fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
     }
 
     pub fn wait_ended(&self, timeout: Duration) -> bool {

@@ -160,7 +160,7 @@ pub(crate) use age::process_age_ms;
 #[cfg(feature = "cli")]
 pub(crate) use cores::{CoreDumps, core_dumps};
 pub(crate) use described::{Details, KernelLog, Limit, MemoryGroup, ProcessRow, Seen};
-pub(crate) use file_facts::Membership;
+pub(crate) use file_facts::{DirectoryState, Membership};
 pub use file_facts::{
     FileFacts, FileId, FileKey, Filesystem, FilesystemClass, FreeSpace, OpenedFile,
 };
@@ -170,9 +170,9 @@ pub use files::{
     open_file_facts, open_file_key,
 };
 pub(crate) use files::{
-    facts_in, facts_of_entry, give_to_owner_of_directory, lack_of_descriptors, link_beside,
-    open_directory, open_in, owners_of_links, path_of_open, pin_directory, read_at, rename_beside,
-    set_mode, set_mode_in,
+    directory_state, each_name, facts_in, facts_of_entry, give_to_owner_of_directory,
+    lack_of_descriptors, link_beside, open_directory, open_in, owners_of_links, path_of_open,
+    pin_directory, read_at, rename_beside, set_mode, set_mode_in,
 };
 pub(crate) use forked::close_inherited;
 pub(crate) use inherited::{RequestsToEnd, become_program, take_over_process};

@@ -93,6 +93,17 @@ impl ProcessHandle {
         self.0.wait_ended(Duration::ZERO)
     }
 
+    /// Whether its end can be waited for together with other things ([`super::Wake::wait`]).
+    pub(crate) fn can_be_polled(&self) -> bool {
+        self.0.can_be_polled()
+    }
+
+    /// What is readable once it has ended.
+    #[cfg(unix)]
+    pub(super) fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.0.descriptor()
+    }
+
     /// Waits up to `timeout` for its end; true when it has ended. Woken by the kernel.
     pub fn wait_ended(&self, timeout: Duration) -> bool {
         self.0.wait_ended(timeout)
@@ -166,8 +177,13 @@ pub(crate) fn directory_of(pid: Pid) -> Option<std::path::PathBuf> {
 
 /// The processes that `pid` has started, and those that these have started, and so on: those that
 /// can be seen now, parents first. One whose parent has ended belongs to nobody any more, and is
-/// not among them. Slow: it looks at every process.
+/// not among them. Slow where the kernel does not list the children of a process: then it looks at
+/// every process.
 pub fn descendants(pid: Pid) -> Vec<Pid> {
+    #[cfg(target_os = "linux")]
+    if let Some(found) = os::listed_descendants(pid) {
+        return found;
+    }
     let table = os::processes_and_parents();
     let mut found = vec![pid];
     let mut next = 0;
@@ -180,8 +196,12 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
     found.split_off(1)
 }
 
-/// The children of `pid` that can be seen now. Slow: it looks at every process.
+/// The children of `pid` that can be seen now. Slow as [`descendants`].
 pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
+    #[cfg(target_os = "linux")]
+    if let Some(found) = os::listed_children(pid) {
+        return found;
+    }
     let table = os::processes_and_parents().into_iter();
     table.filter(|(_, parent)| *parent == pid).map(|(child, _)| child).collect()
 }

@@ -29,7 +29,7 @@ pub(crate) use super::detached::{
     leave_starter, spawn_keeper, spawn_second_keeper,
 };
 use super::signals::{self, Catcher, is_ignored};
-use super::{ExecFailure, Received, StartTime, inherited};
+use super::{ExecFailure, Received, StartTime, Wake, inherited};
 
 /// Whether a command is held by a helper process, which becomes the command.
 pub(crate) const HOLDS_BY_HELPER: bool = true;
@@ -363,18 +363,25 @@ pub(crate) fn helper(program: &Path, arguments: &[OsString]) -> Command {
 
 /// Sets the flag at the first SIGINT or SIGTERM, so that what is being printed is printed to its
 /// end; a second one ends the process as ever.
-pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> io::Result<()> {
+///
+/// Each of them also raises what is returned, where there is a descriptor for it.
+pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> io::Result<Option<Arc<Wake>>> {
     // What whoever started us ignores stays ignored: the job of a script, in the background.
-    for signal in
-        [number::SIGINT, number::SIGTERM].into_iter().filter(|signal| !is_ignored(*signal))
-    {
+    let signals =
+        [number::SIGINT, number::SIGTERM].into_iter().filter(|signal| !is_ignored(*signal));
+    let wake = Wake::new().ok();
+    for signal in signals {
         // In this order: the first one sets what makes the second one end us.
         let which = usize::try_from(signal).unwrap_or(0);
         signal_hook::flag::register_conditional_default(signal, Arc::clone(flag))
             .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(&BY), which))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(flag)))?;
+        // After the flag: they are run in this order.
+        if let Some(wake) = &wake {
+            wake.raise_on(signal)?;
+        }
     }
-    Ok(())
+    Ok(wake.map(Arc::new))
 }
 
 /// Which signal has set such a flag.

@@ -19,7 +19,7 @@ pub use self::locks::{
     command_lock, foreign_unlock, lock_self_test, open_foreign_lock_file, try_foreign_lock,
 };
 pub use self::locks::{hold_command_lock, owner_follows, say_that_we_follow};
-use super::{FileFacts, FileId, FileKey, FreeSpace, Pid, note};
+use super::{DirectoryState, FileFacts, FileId, FileKey, FreeSpace, Pid, note};
 
 /// For files and directories of ours: nobody else may read which tokens are in use.
 const FILE_MODE: u32 = 0o600;
@@ -79,6 +79,21 @@ pub fn file_facts(path: &Path) -> io::Result<FileFacts> {
 
 pub fn open_file_facts(file: &File) -> io::Result<FileFacts> {
     file.metadata().map(|metadata| facts(&metadata))
+}
+
+/// A time before 1970 is not one that the kernel gave.
+pub(crate) fn directory_state(path: &Path) -> Option<DirectoryState> {
+    let found = std::fs::symlink_metadata(path).ok().filter(Metadata::is_dir)?;
+    let time = |seconds: i64, nanoseconds: i64| {
+        let nanoseconds = u32::try_from(nanoseconds).ok().filter(|it| *it < 1_000_000_000)?;
+        Some(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
+    };
+    Some(DirectoryState {
+        device: found.dev(),
+        inode: found.ino(),
+        modified: time(found.mtime(), found.mtime_nsec())?,
+        changed: time(found.ctime(), found.ctime_nsec())?,
+    })
 }
 
 pub fn file_key(path: &Path) -> io::Result<Option<FileKey>> {

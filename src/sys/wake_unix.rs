@@ -4,8 +4,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionbio;
+
+use super::ProcessHandle;
 
 /// See above. A forked child shares the pipe with its parent, and must not touch it.
 #[derive(Debug)]
@@ -31,6 +35,36 @@ impl Wake {
         let _ = rustix::io::write(&self.writer, &[1]);
     }
 
+    /// Has a signal of this process make it readable, for as long as that lives.
+    ///
+    /// # Errors
+    /// What keeps it from being caught.
+    pub(crate) fn raise_on(&self, signal: i32) -> io::Result<()> {
+        // The handler writes one byte, without waiting: a full pipe is readable.
+        signal_hook::low_level::pipe::register(signal, self.writer.try_clone()?).map(drop)
+    }
+
+    /// Waits until it is readable, or `also` is, or one of these processes has ended, or the time
+    /// is over; or for no reason. A process that cannot be polled is not waited for.
+    pub(crate) fn wait(
+        &self,
+        also: Option<&Self>,
+        processes: &[&ProcessHandle],
+        timeout: Duration,
+    ) {
+        let ends = processes.iter().filter_map(|process| process.descriptor());
+        let wakes = [Some(self), also].into_iter().flatten().map(AsFd::as_fd);
+        let mut polled: Vec<PollFd<'_>> =
+            wakes.chain(ends).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let timeout = Timespec::try_from(timeout).ok();
+        if let Err(error) = poll(&mut polled, timeout.as_ref())
+            && error != rustix::io::Errno::INTR
+        {
+            // No memory for it: no reason to spin.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Makes it unreadable.
     pub(crate) fn lower(&self) {
         let mut bytes = [0; 64];
@@ -52,8 +86,6 @@ impl AsRawFd for Wake {
 
 #[cfg(test)]
 mod tests {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
     use super::*;
 
     #[test]
@@ -72,5 +104,26 @@ mod tests {
             assert!(!is_readable(), "after {raised}");
         }
         wake.lower();
+    }
+
+    #[test]
+    fn a_wait_ends_with_a_process_or_another_wake() {
+        const LONG: Duration = Duration::from_mins(1);
+        let (wake, also) = (Wake::new().unwrap(), Wake::new().unwrap());
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let process = ProcessHandle::open(child.id()).unwrap();
+        wake.wait(Some(&also), &[&process], Duration::from_millis(1));
+        assert!(!process.has_ended());
+        also.raise();
+        wake.wait(Some(&also), &[&process], LONG);
+        child.kill().unwrap();
+        if process.can_be_polled() {
+            while !process.has_ended() {
+                wake.wait(None, &[&process], LONG);
+            }
+        }
+        child.wait().unwrap();
+        wake.raise();
+        wake.wait(None, &[], LONG);
     }
 }

@@ -1,6 +1,9 @@
 //! No descriptor to poll: this system waits for handles, and not for pipes.
 
 use std::io;
+use std::time::Duration;
+
+use super::ProcessHandle;
 
 /// There is none.
 #[derive(Debug)]
@@ -17,6 +20,16 @@ impl Wake {
 
     /// Makes it readable.
     pub(crate) fn raise(&self) {
+        match *self {}
+    }
+
+    /// As on Unix.
+    pub(crate) fn wait(
+        &self,
+        _also: Option<&Self>,
+        _processes: &[&ProcessHandle],
+        _timeout: Duration,
+    ) {
         match *self {}
     }
 

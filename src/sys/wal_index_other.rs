@@ -3,6 +3,8 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Nothing has to be prepared here.
 pub fn prepare() {}
@@ -14,6 +16,15 @@ pub fn prepare() {}
 #[allow(clippy::unnecessary_wraps, reason = "as where it can fail")]
 pub fn guard(_connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     Ok(())
+}
+
+/// There is none here: SQLite's own is not reached into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {}
+
+/// Not known here.
+pub fn header(_connection: &rusqlite::Connection) -> Option<Header> {
+    None
 }
 
 /// A descriptor whose close cancels no lock: there is none here.
@@ -81,4 +92,70 @@ pub fn is_checkpointing(_index: &std::fs::File) -> bool {
 /// Cannot be seen.
 pub fn is_in_use(_index: &std::fs::File) -> bool {
     false
+}
+
+/// Nothing tells of a commit here.
+#[derive(Clone, Copy, Debug)]
+pub enum Bell {}
+
+/// What a wait came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Something may have happened.
+    Ring,
+    /// Time is up.
+    Nothing,
+    /// Nobody can wait for it here.
+    Deaf,
+}
+
+impl Bell {
+    /// There is none.
+    pub fn seen(self) -> u32 {
+        match self {}
+    }
+
+    /// There is none.
+    pub fn wait(self, _stop: &Stop, _timeout: Duration) -> Heard {
+        match self {}
+    }
+
+    /// There is none.
+    pub fn wait_for_turn(self, _timeout: Duration) -> Heard {
+        match self {}
+    }
+}
+
+/// Nobody waits with it here.
+#[derive(Debug, Default)]
+pub struct Stop(AtomicBool);
+
+impl Stop {
+    /// Says it.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it was said.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Sleeps so long.
+    pub fn wait(&self, timeout: Duration) {
+        std::thread::sleep(timeout);
+    }
+}
+
+/// None.
+pub fn bell(_connection: &rusqlite::Connection) -> Option<Bell> {
+    None
+}
+
+/// Wakes nobody.
+pub fn ring(_connection: &rusqlite::Connection) {}
+
+/// Nothing to wait for.
+pub fn take_turn() -> Option<Bell> {
+    None
 }

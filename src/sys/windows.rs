@@ -25,6 +25,7 @@ use windows_sys::Win32::System::Threading::{
     PROCESS_TERMINATE, TerminateProcess, WaitForSingleObject,
 };
 
+pub(crate) use self::files::directory_state;
 pub use self::files::{
     STATE_DIRECTORY, create_private_dirs, facts_in, file_facts, file_key, filesystem_of,
     free_space, give_to_owner_of_directory, is_mounted_read_only, is_private_group, link_beside,
@@ -35,6 +36,7 @@ pub use self::locks::{
     command_lock, create_anchor_file, foreign_unlock, hold_command_lock, lock_self_test,
     open_anchor_file, open_foreign_lock_file, owner_follows, say_that_we_follow, try_foreign_lock,
 };
+pub(crate) use super::elsewhere::each_name;
 pub use super::elsewhere::{
     command_line, exchange, files_opened_by, in_root_of, is_mount_point, is_open_for_writing,
     listed_lock, open_again, opened_files, pid_namespace, process_table_is_ours,
@@ -265,6 +267,11 @@ impl ProcessHandle {
     #[expect(clippy::unused_self, reason = "the contract of all platforms")]
     pub fn users(&self) -> Option<[u32; 2]> {
         None
+    }
+
+    #[allow(clippy::unused_self, reason = "as where there is a descriptor")]
+    pub fn can_be_polled(&self) -> bool {
+        false
     }
 
     pub fn wait_ended(&self, timeout: Duration) -> bool {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Forensics {
     /// Show what a signal handler would see: who sent the signal, and the state of the process
     Snapshot(ForensicsSnapshot),

@@ -9,6 +9,7 @@ use crate::Wait;
 use crate::cli::args::values;
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Lock {
     /// Acquire a lock for a process, which holds it until it releases it or ends
     Acquire(LockAcquire),
@@ -20,7 +21,7 @@ pub(crate) enum Lock {
     Release(LockRelease),
 }
 
-/// What is to be held by one process only.
+// What is to be held by one process only. Said so, it would be the help of the verbs that have it.
 #[derive(Debug, Args)]
 pub(crate) struct Identity {
     /// The identity, e.g. the bot's token; `-` reads it from standard input [an argument shows in

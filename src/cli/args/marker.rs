@@ -8,6 +8,7 @@ use crate::cli::args::values;
 use crate::marker::MarkerName;
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Marker {
     /// Leave a marker for a process: takeover, planned_stop, restart, or any other word
     Write(MarkerWrite),

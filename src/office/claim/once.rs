@@ -1,6 +1,7 @@
 //! Claiming an office: one transaction that looks, judges, ends the dead and inserts.
 
 use crate::claim::examine::Evicted;
+use crate::claim::sweep::Extent;
 use crate::claim::{Attachment, Count, Lookups, Obstacle, obstacle, sweep};
 use crate::office::claim::candidate::{Candidate, ClaimOutcome};
 use crate::office::claim::clear_the_way::OfficeWay;
@@ -26,9 +27,6 @@ pub(crate) fn claim_once(
 ) -> Result<ClaimOutcome> {
     let office = candidate.office;
     profiles::check_home(tx, office, candidate.home_to_check())?;
-    // Before any row is ended: what relies on an anchor now loses it with a later claim at the
-    // earliest, when this one is certain to have been committed.
-    let named = tx.named_anchors()?;
     let over = match clear_the_way::clear_the_way(tx, inner, candidate, aside, count)? {
         OfficeWay::Clear(over) => over,
         OfficeWay::Not(outcome) => return Ok(outcome),
@@ -55,7 +53,7 @@ pub(crate) fn claim_once(
     };
     let shares = candidate.locks.iter().map(LockRequest::share);
     let wanted = shares.chain([Share::whole(Wanted::Office(office.clone()))]);
-    let sweep = sweep::sweep(tx, inner, &named, wanted)?;
+    let sweep = sweep::sweep(tx, inner, Extent::Unknown, wanted)?;
     if let Some(orphan) = sweep.orphans.first() {
         let holder = Box::new(Holder::orphan(Wanted::Office(office.clone()), orphan.pid));
         let obstacle = Box::new(Obstacle { holder, watch: None });
@@ -89,7 +87,7 @@ pub(crate) fn claim_once(
     if let Some(before) = goes_on {
         locks::follow(tx, before, granted.row.instance, Reason::ReExecuted)?;
     }
-    sweep::tidy(tx, inner, &sweep)?;
+    sweep::tidy(tx, inner, sweep)?;
     if tx.prunes() {
         instances::prune_history(tx, office, |anchor| judge::is_held(inner, anchor))?;
         instances::forget_notes_of_earlier(tx, office)?;

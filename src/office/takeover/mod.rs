@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::sweep;
+use crate::claim::sweep::Extent;
 use crate::claim::waiting_row::WaitingRow;
 use crate::clock::{Deadline, millis};
 use crate::liveness::Evidence;
@@ -127,7 +128,7 @@ fn write_request(
 
 /// Whoever may be at work although nobody is on record.
 fn orphan_in(tx: &Tx<'_>, inner: &Inner, wanted: &Wanted) -> Result<Option<Box<Holder>>> {
-    let sweep = sweep::sweep(tx, inner, &tx.named_anchors()?, [Share::whole(wanted.clone())])?;
+    let sweep = sweep::sweep(tx, inner, Extent::Unknown, [Share::whole(wanted.clone())])?;
     Ok(sweep.orphans.first().map(|orphan| holder_of(wanted, orphan.pid)))
 }
 

@@ -15,16 +15,24 @@ use crate::office::takeover::holder_of;
 use crate::office::takeover::request_options::{RequestOptions, request_setters};
 use crate::office::takeover::restarter::Restarter;
 use crate::office::takeover::{orphan_in, write_request};
+use crate::owner::family;
 use crate::owner::{InProgress, judgement, look};
 use crate::patience::PATIENCE_MIN;
 use crate::records::profiles::check_home;
 use crate::records::{Record, instances, markers};
 use crate::status::{LastEnd, answer, ended};
 use crate::store::{Inner, Tx};
-use crate::{Cancel, Holder, InstanceId, Kind, Office, Result, Wanted, marker, owner, stop_budget};
+use crate::sys::Existence;
+use crate::{
+    Cancel, Holder, InstanceId, Kind, Office, Result, Wanted, marker, owner, stop_budget, sys,
+};
 
 /// Between two looks whether a restart was served. A look is one read of about 20 µs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The same for as long as one that ends at once takes to start again: each look costs some 60 µs.
+const LOOK_EVERY_AT_FIRST: Duration = Duration::from_millis(1);
+const AT_FIRST: Duration = Duration::from_millis(50);
 
 /// How long a holder that has ended may take to be started again by whatever supervises it.
 const COMES_BACK_WITHIN: Duration = Duration::from_secs(10);
@@ -52,7 +60,8 @@ request_setters!(RestartOptions);
 pub enum Restart {
     /// It was served, by this generation: the same one if it is a `run`.
     Done(InstanceId),
-    /// It was served, by this generation, which has ended at once: its new command crashed.
+    /// It was served, by this generation, which has ended at once: as a rule its new command could
+    /// not be executed. What becomes of one that was executed is not waited for.
     Ended(InstanceId, Box<LastEnd>),
     /// Nobody is running.
     NotRunning,
@@ -155,6 +164,7 @@ impl Profile {
         };
         let deadline = until.unwrap_or_else(|| Deadline::after(timeout(&record, options)));
         let mut comes_back = Deadline::after(COMES_BACK_WITHIN);
+        let at_first = Deadline::after(AT_FIRST);
         loop {
             if let Some(answer) = look_at(inner, &office, &record, marker)? {
                 return match answer {
@@ -175,7 +185,8 @@ impl Profile {
                 let judged = look(inner, &record, Lease::None);
                 return Ok(Restart::NotServed(Box::new(Holder::of(&record, &office, &judged))));
             }
-            std::thread::sleep(LOOK_EVERY.min(deadline.remaining()));
+            let step = if at_first.has_passed() { LOOK_EVERY } else { LOOK_EVERY_AT_FIRST };
+            std::thread::sleep(step.min(deadline.remaining()));
         }
     }
 }
@@ -243,22 +254,39 @@ fn left_to_supervisor(inner: &Inner, office: &Office, record: &Record) -> Restar
 }
 
 /// A `run` records that it serves the request before its command can be executed. Where that fails,
-/// it ends within milliseconds.
+/// it ends within milliseconds. The kernel tells when it has succeeded, where we can look.
 fn unless_it_failed(inner: &Inner, instance: InstanceId) -> Result<Restart> {
     const FAILS_WITHIN: Duration = Duration::from_millis(100);
     let deadline = Deadline::after(FAILS_WITHIN);
     loop {
-        let standing = inner.read(|connection| instances::standing(connection, instance))?;
-        if standing.is_none_or(|row| row.ended.is_some()) {
-            let record = inner.read(|connection| instances::by_id(connection, instance))?;
-            let end = record.as_ref().and_then(ended::last_end);
+        let record = inner.read(|connection| instances::by_id(connection, instance))?;
+        let Some(record) = record else { return Ok(Restart::NotRunning) };
+        if !record.is_live() {
+            let end = ended::last_end(&record);
             return Ok(end.map_or(Restart::NotRunning, |end| Restart::Ended(instance, end.into())));
         }
-        if deadline.has_passed() {
+        if deadline.has_passed() || has_executed(inner, &record) {
             return Ok(Restart::Done(instance));
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(LOOK_EVERY_AT_FIRST);
     }
+}
+
+/// Whether the command that the row names has become the program that it is to run. One that ended
+/// since is not seen.
+fn has_executed(inner: &Inner, record: &Record) -> bool {
+    let Some(pid) = record.child_pid.filter(|_| record.pid_ns == inner.observer().pid_ns) else {
+        return false;
+    };
+    // Until then it is a helper of ours, by its command line, which execve(2) replaces where it
+    // cannot fail any more.
+    let is_another = sys::command_line(pid).is_some() && !family::is_program_of_ours(pid);
+    // Last: what was read before is about the one that has this start time.
+    let facts = sys::process_facts(pid);
+    let is_it = facts.existence == Existence::Present
+        && facts.start_time.is_some()
+        && facts.start_time == record.child_start_time;
+    is_another && is_it
 }
 
 /// What has become of the request; `None` while it is open.

@@ -46,7 +46,7 @@ impl Tenure {
     /// As [`Profile::status_of`](crate::Profile::status_of).
     pub fn peek_marker(&self, name: Option<&MarkerName>) -> Result<Option<Marker>> {
         self.note_older_marker();
-        marker::peek(&self.footing.inner, &self.addressee(), name)
+        marker::peek_again(&self.footing.inner, &self.marked, &self.addressee(), name)
     }
 
     /// Consumes what [`Tenure::peek_marker`] would show. Exactly one consumer gets it. Takes about

@@ -21,6 +21,7 @@ use crate::records::instances::Came;
 use crate::records::{Command, End, EndReason};
 use crate::records::{instances, markers as records_markers};
 use crate::scoped::{GrantedLock, guard};
+use crate::store::memo::Memo;
 use crate::store::{AnchoredBy, OwnRow};
 use crate::sys::Pid;
 use crate::{
@@ -68,6 +69,8 @@ pub struct Tenure {
     replaced: Option<Box<Replaced>>,
     /// Shared with the watches: what was let go was not lost.
     pub(super) let_go: Arc<AtomicBool>,
+    /// Whether a marker for it was open when it was asked last.
+    marked: Box<Memo<(), bool>>,
 }
 
 /// Whether a claim shares what the process held before.
@@ -97,6 +100,7 @@ impl Tenure {
             reacquired: shares == Shares::Yes,
             replaced: None,
             let_go: Arc::default(),
+            marked: Box::default(),
         }
     }
 
@@ -331,7 +335,8 @@ fn verify(
         return Ok(Standing::Lost(Lost::LegacyLock { path: path.clone(), by_pid: *by }));
     }
     let mut let_go: Vec<i64> = Vec::new();
-    let standing = footing.verify(|connection| {
+    let fences = locks.lock().iter().map(|lock| lock.fence).collect();
+    let standing = footing.verify(fences, |connection| {
         for lock in locks.lock().iter() {
             match guard::how_it_was_lost(connection, lock)? {
                 Some((Reason::Released, _)) => {

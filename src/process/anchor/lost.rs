@@ -11,9 +11,9 @@
 //! claim that is granted something looks again: at the lock itself where the moved file can be
 //! reached, else at the process. Boot ids that differ prove nothing without the clocks.
 //!
-//! A `run` or a keeper claims again within 100 ms, with a new anchor, and releases the old one. An
-//! owner that links the library keeps it until its guards are dropped. In the moved store its old
-//! anchor is free by then, and its command lives: that is judged as held while the same process
+//! A `run` or a keeper claims again within a second, with a new anchor, and releases the old one.
+//! An owner that links the library keeps it until its guards are dropped. In the moved store its
+//! old anchor is free by then, and its command lives: that is judged as held while the same process
 //! holds an anchor where that one was made (`went_back`), or a start there would end the command.
 
 use std::collections::HashSet;

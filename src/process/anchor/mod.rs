@@ -21,6 +21,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the home of file locks")]
 
+pub(crate) mod accounted;
 pub(crate) mod dropped;
 pub(crate) mod lost;
 pub(crate) mod probing;
@@ -29,7 +30,7 @@ pub(crate) mod sweep;
 
 pub(crate) use crate::process::anchor::dropped::Dropped;
 pub(crate) use crate::process::anchor::probing::{
-    file_name, held_in, look, parse_name, probe, stays_held,
+    Probe, file_name, held_in, look, parse_name, probe, stays_held,
 };
 
 use std::fs::File;
@@ -380,6 +381,26 @@ mod tests {
         assert!(!anchor.is_in_place());
     }
 
+    struct Rows {
+        live: Vec<String>,
+        ended: Vec<String>,
+        known_since: i64,
+    }
+
+    impl sweep::OnRecord for Rows {
+        fn is_live(&self, name: &str) -> Result<bool> {
+            Ok(self.live.iter().any(|it| it == name))
+        }
+
+        fn is_known(&self, name: &str) -> Result<bool> {
+            Ok(self.is_live(name)? || self.ended.iter().any(|it| it == name))
+        }
+
+        fn is_known_since(&self, _: &str, fence: i64) -> Result<bool> {
+            Ok(fence <= self.known_since)
+        }
+    }
+
     #[test]
     fn a_sweep_removes_only_what_is_free_and_unnamed() {
         let directory = directory();
@@ -393,23 +414,22 @@ mod tests {
         drop(garbage);
         std::fs::write(directory.path().join("notes.txt"), "a person's").unwrap();
 
-        let named = HashSet::from([all[3].clone()]);
         // The first was handed over, and the store has no row of since.
         note_handover(directory.path(), &all[0], 7);
+        let place = sweep::Place {
+            directory: directory.path(),
+            store_id: "aa",
+            own: Some(own.name()),
+            lost_store: None,
+        };
         let look = |known_since| {
-            sweep::sweep(
-                directory.path(),
-                "aa",
-                &named,
-                Some(own.name()),
-                None,
-                |name| Ok(name == all[0]),
-                |_, fence| Ok(fence <= known_since),
-            )
-            .unwrap()
+            let (live, ended) = (vec![all[3].clone()], vec![all[0].clone()]);
+            let there = probing::names_in(directory.path()).unwrap();
+            let rows = Rows { live, ended, known_since };
+            sweep::sweep(place, there, &rows, &mut accounted::Accounted::default()).unwrap()
         };
         let sweep = look(7);
-        sweep.remove_garbage();
+        sweep.remove_garbage(Duration::MAX);
 
         let orphans: Vec<_> = sweep.orphans.iter().map(|orphan| orphan.name.as_str()).collect();
         assert_eq!(orphans, [all[2].as_str()]);

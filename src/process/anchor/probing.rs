@@ -66,6 +66,25 @@ pub(super) fn probe_file(path: &Path, recorded: Option<&FileKey>) -> AnchorState
     probe_open(&file)
 }
 
+/// An anchor that is kept open, to be looked at again.
+#[derive(Debug)]
+pub(crate) struct Probe(File);
+
+impl Probe {
+    /// Opens the anchor `name`, if it is the file that was `recorded`.
+    pub(crate) fn open(anchors: &Path, name: &str, recorded: &FileKey) -> Option<Self> {
+        let file = sys::open_anchor_file(&anchors.join(file_name(name)?)).ok()?;
+        let is_it = sys::open_file_key(&file).ok()?.is_some_and(|found| found.is(recorded));
+        is_it.then_some(Self(file))
+    }
+
+    /// Whether somebody else holds it. After a "no" it has to be closed at once: until then it
+    /// holds the lock of an observer.
+    pub(crate) fn is_held(&self) -> bool {
+        probe_open(&self.0) == AnchorState::Held
+    }
+}
+
 /// The same by a descriptor of our own, which nobody shares.
 pub(super) fn probe_open(file: &File) -> AnchorState {
     let (free, held) = if planted(Fault::AnchorInverted) {
@@ -132,14 +151,15 @@ pub(crate) fn held_in(directory: &Path, named: &HashSet<String>) -> Result<Vec<O
 
 /// The names of what is in `directory`; none where there is no such place.
 pub(super) fn names_in(directory: &Path) -> Result<Vec<String>> {
-    let failed = |error| Error::io("list", directory, error);
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listed => listed.map_err(failed)?,
-    };
     let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry.map_err(failed)?.file_name().into_string());
-    }
+    each_name_in(directory, |name| names.push(name.to_owned()))?;
     Ok(names)
+}
+
+/// The same, without a copy of each.
+pub(super) fn each_name_in(directory: &Path, each: impl FnMut(&str)) -> Result<()> {
+    match sys::each_name(directory, each) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        listed => listed.map_err(|error| Error::io("list", directory, error)),
+    }
 }

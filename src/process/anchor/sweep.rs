@@ -13,13 +13,15 @@
 //! A free anchor that no row named when the transaction *began* is garbage, and grants collect it.
 //! One whose row ended a moment ago is not garbage yet, because the commit may fail.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::clock::Deadline;
 use crate::liveness::AnchorState;
+use crate::process::anchor::accounted::Accounted;
 use crate::process::anchor::handed_over_to;
-use crate::process::anchor::probing::{Orphan, names_in, parse_name, probe};
+use crate::process::anchor::probing::{Orphan, parse_name, probe};
 use crate::process::command_lock;
 use crate::{Error, Result};
 
@@ -33,69 +35,109 @@ pub(crate) struct Sweep {
     garbage: Vec<PathBuf>,
 }
 
-/// Looks through `directory`. `named` are the anchors of unended rows, `own` is ours, `lost_store`
-/// is the id of a store whose anchors do not count (that of the one we were in before),
-/// `is_on_record` tells whether any row, ended or not, names an anchor, and `has_since` whether one
-/// does that is not older than this fence. Call it only inside a write
-/// transaction: there, a free anchor that nobody names stays so.
+/// What the rows of the store say of an anchor.
+pub(crate) trait OnRecord {
+    /// Whether an unended row names it.
+    fn is_live(&self, name: &str) -> Result<bool>;
+
+    /// Whether any row names it, ended or not.
+    fn is_known(&self, name: &str) -> Result<bool>;
+
+    /// Whether one does that is not older than this fence.
+    fn is_known_since(&self, name: &str, fence: i64) -> Result<bool>;
+}
+
+/// Whose anchors are looked at, and by whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) directory: &'a Path,
+    pub(crate) store_id: &'a str,
+    /// Our own anchor.
+    pub(crate) own: Option<&'a str>,
+    /// The id of a store whose anchors do not count (that of the one we were in before).
+    pub(crate) lost_store: Option<&'a str>,
+}
+
+/// What became of one name.
+enum Found {
+    /// A row accounts for it.
+    Accounted,
+    Orphan(Orphan),
+    Garbage,
+    Neither,
+}
+
+/// Looks at the anchors of these `names`, those that were not `accounted` for. Call it only inside
+/// a write transaction: there, a free anchor that nobody names stays so.
 pub(crate) fn sweep(
-    directory: &Path,
-    store_id: &str,
-    named: &HashSet<String>,
-    own: Option<&str>,
-    lost_store: Option<&str>,
-    mut is_on_record: impl FnMut(&str) -> Result<bool>,
-    mut has_since: impl FnMut(&str, i64) -> Result<bool>,
+    place: Place<'_>,
+    names: Vec<String>,
+    rows: &impl OnRecord,
+    accounted: &mut Accounted,
 ) -> Result<Sweep> {
     let mut sweep = Sweep::default();
-    for name in names_in(directory)? {
-        let path = directory.join(&name);
+    let (mut known, mut others) = (Vec::new(), Vec::new());
+    for name in names {
+        let path = place.directory.join(&name);
         if let Some(anchor) = name.strip_suffix(command_lock::SUFFIX) {
             // It goes with its anchor. That file is gone, and nobody whom a row names needs this
             // one.
-            let is_needed = named.contains(anchor)
-                || own == Some(anchor)
+            let is_needed = place.own == Some(anchor)
                 || parse_name(anchor).is_none()
-                || std::fs::symlink_metadata(directory.join(anchor)).is_ok();
+                || std::fs::symlink_metadata(place.directory.join(anchor)).is_ok()
+                || rows.is_live(anchor)?;
             if !is_needed {
                 sweep.garbage.push(path);
             }
+            others.push(name);
             continue;
         }
-        let Some((id, pid)) = parse_name(&name) else { continue };
-        if own == Some(name.as_str()) {
-            continue;
-        }
-        if named.contains(&name) {
-            if let Some(fence) = handed_over_to(&path)
-                && !has_since(&name, fence)?
-                && probe(&path) == AnchorState::Held
-            {
-                sweep.orphans.push(Orphan { name, pid });
+        match look_at(place, &name, &path, rows)? {
+            Found::Accounted => {
+                known.push(name);
+                continue;
             }
-            continue;
-        }
-        match probe(&path) {
-            AnchorState::Free => {
+            Found::Orphan(orphan) => sweep.orphans.push(orphan),
+            Found::Garbage => {
                 sweep.garbage.push(path);
-                let of_command = command_lock::path_of(directory, &name);
+                let of_command = command_lock::path_of(place.directory, &name);
                 if std::fs::symlink_metadata(&of_command).is_ok() {
                     sweep.garbage.push(of_command);
                 }
             }
-            AnchorState::Held if lost_store == Some(id) && !is_on_record(&name)? => {}
-            // Of another store, or of this one in a state that it has lost (restored from a copy).
-            AnchorState::Held if id != store_id || !is_on_record(&name)? => {
-                sweep.orphans.push(Orphan { name, pid });
-            }
-            // Held: by a child that a dead owner forked, or by an owner that was evicted.
-            AnchorState::Held
-            | AnchorState::Missing
-            | AnchorState::Unreadable
-            | AnchorState::None => {}
+            Found::Neither => {}
         }
+        others.push(name);
     }
+    accounted.note(known, others);
     Ok(sweep)
+}
+
+fn look_at(place: Place<'_>, name: &str, path: &Path, rows: &impl OnRecord) -> Result<Found> {
+    let Some((id, pid)) = parse_name(name) else { return Ok(Found::Neither) };
+    if place.own == Some(name) {
+        return Ok(Found::Neither);
+    }
+    let orphan = || Found::Orphan(Orphan { name: name.to_owned(), pid });
+    if rows.is_live(name)? {
+        if let Some(fence) = handed_over_to(path)
+            && !rows.is_known_since(name, fence)?
+        {
+            return Ok(if probe(path) == AnchorState::Held { orphan() } else { Found::Neither });
+        }
+        return Ok(Found::Accounted);
+    }
+    Ok(match probe(path) {
+        AnchorState::Free => Found::Garbage,
+        AnchorState::Held => match (id == place.store_id, rows.is_known(name)?) {
+            // Held: by a child that a dead owner forked, or by an owner that was evicted.
+            (true, true) => Found::Accounted,
+            (_, false) if place.lost_store == Some(id) => Found::Neither,
+            // Of another store, or of this one in a state that it has lost (restored from a copy).
+            (false, _) | (true, false) => orphan(),
+        },
+        AnchorState::Missing | AnchorState::Unreadable | AnchorState::None => Found::Neither,
+    })
 }
 
 impl Sweep {
@@ -119,12 +161,17 @@ impl Sweep {
         self.garbage.len()
     }
 
-    /// Unlinks the garbage, of processes that died. Call it inside the same transaction as the
-    /// sweep: there, a free anchor is not one that is just being made.
-    pub(crate) fn remove_garbage(&self) {
+    /// Unlinks the garbage, of processes that died, or what of it can be unlinked `within` that
+    /// time; the rest is found again. Not inside a transaction: others wait for that. What was free
+    /// inside one stays so. Its owner locked it in the transaction that made it, and no later.
+    pub(crate) fn remove_garbage(&self, within: Duration) {
+        let until = Deadline::after(within);
         for path in &self.garbage {
             if let Err(error) = std::fs::remove_file(path) {
                 tracing::debug!(path = %path.display(), %error, "cannot remove a free anchor");
+            }
+            if until.has_passed() {
+                break;
             }
         }
     }

@@ -14,6 +14,12 @@ impl Raw {
         Self(arguments)
     }
 
+    /// Whether none of these identities stands in it anywhere.
+    pub(crate) fn is_free_of(&self, secrets: &[&Secret]) -> bool {
+        let has = |secret: &&Secret| self.0.iter().any(|it| it.contains(secret.as_str()));
+        !secrets.iter().any(has)
+    }
+
     /// Redacted, and without these identities: they are looked for before anything is cut.
     pub(crate) fn redacted(&self, secrets: &[&Secret]) -> Vec<String> {
         redact::redact(&mask(&self.0, secrets))

@@ -298,7 +298,7 @@ pub(crate) fn end(
             detail = coalesce(:detail || '; ' || detail, :detail, detail)
         WHERE id = :id AND ended_at_ms IS NULL
             AND (:nonce_hash IS NULL OR nonce_hash = :nonce_hash)
-        RETURNING profile, kind, pid";
+        RETURNING profile, kind, pid, anchor";
     let reason = Reason::from(end.reason);
     let parameters = named_params! {
         ":id": id.0,
@@ -315,6 +315,9 @@ pub(crate) fn end(
     let ended = tx.prepare_cached(SQL)?.query_row(parameters, |row| {
         let names: (Option<String>, Option<String>) = (row.get(0)?, row.get(1)?);
         let pid: Option<i64> = row.get(2)?;
+        if let Some(anchor) = row.get_ref(3)?.as_str_or_null().unwrap_or_default() {
+            tx.store().accounted.lock().forget(anchor);
+        }
         let (had_office, office) = match names {
             (Some(profile), Some(kind)) => {
                 let names = ProfileName::new(profile).and_then(|it| Ok((it, Kind::new(kind)?)));

@@ -143,8 +143,11 @@ pub(crate) fn live_on(connection: &Connection, anchor: &str) -> Result<Vec<Insta
 pub(crate) fn all_live(connection: &Connection) -> Result<Vec<Record>> {
     /// More than any machine has processes that matter.
     const READ_MAX: i64 = 10_000;
-    let sql =
-        format!("SELECT {COLUMNS} FROM instances WHERE ended_at_ms IS NULL ORDER BY id LIMIT ?1");
+    // Of any pid, and sorted afterwards: else SQLite would go through the ended ones, too.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM instances
+         WHERE ended_at_ms IS NULL AND pid >= -9223372036854775808 ORDER BY +id LIMIT ?1"
+    );
     let rows = prepare(connection, &sql)?
         .query_map([READ_MAX], Record::from_row)?
         .collect::<rusqlite::Result<_>>()?;
@@ -271,7 +274,12 @@ pub(crate) fn names_anchor_since(
     fence: i64,
 ) -> Result<bool> {
     let named = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM instances WHERE id >= ?2 AND anchor = ?1)")?
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM instances
+                 WHERE anchor = ?1 AND ended_at_ms IS NULL AND id >= ?2)
+              OR EXISTS (SELECT 1 FROM instances
+                 WHERE anchor = ?1 AND ended_at_ms IS NOT NULL AND id >= ?2)",
+        )?
         .query_row((anchor, fence), |row| row.get(0))?;
     Ok(named)
 }
@@ -370,12 +378,17 @@ pub(crate) fn imported(
     Ok(rows)
 }
 
-/// The live rows that hold no office, with their anchors.
+/// Live rows that hold no office, with their anchors: the oldest after that of `after`.
 pub(crate) fn live_without_office(
     connection: &Connection,
+    after: i64,
+    count_max: usize,
 ) -> Result<Vec<(InstanceId, Option<String>)>> {
-    const SQL: &str = "SELECT id, anchor FROM instances WHERE ended_at_ms IS NULL AND kind IS NULL";
+    const SQL: &str = "SELECT id, anchor FROM instances
+         WHERE ended_at_ms IS NULL AND kind IS NULL AND id > ?1 ORDER BY id LIMIT ?2";
     let mut statement = connection.prepare_cached(SQL)?;
-    let rows = statement.query_map([], |row| Ok((InstanceId(row.get(0)?), row.get(1)?)))?;
+    let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
+    let rows = statement
+        .query_map([after, count_max], |row| Ok((InstanceId(row.get(0)?), row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

@@ -23,7 +23,8 @@ pub(crate) use self::insert::{EndedInstance, lean_on};
 pub(crate) use self::last_line::{exception, last_line};
 pub(crate) use self::prune::{prune_history, prune_without_office};
 pub(crate) use self::row::{
-    Command, CommandLock, LockNow, Origin, Record, date_back, forget_notes_of_earlier, standing,
+    Command, CommandLock, LockNow, Origin, Record, RowState, date_back, forget_notes_of_earlier,
+    standing,
 };
 pub(crate) use self::row::{
     Keepers, go_on_in_place, keepers_end, leave_to_keepers, lose_command_lock, set_keepers,

@@ -345,7 +345,7 @@ impl Record {
 }
 
 /// What an owner has to know of its own row.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RowState {
     pub(crate) nonce_hash: String,
     pub(crate) anchor: Option<String>,

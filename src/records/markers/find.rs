@@ -84,6 +84,24 @@ pub(crate) fn find(
         .min_by_key(|marker| (!marker.name.is_request(), marker.id)))
 }
 
+/// Whether [`find`] may find something, now or at another time.
+pub(crate) fn any_open(connection: &Connection, addressee: &Addressee) -> Result<bool> {
+    const FOR_INSTANCE: &str =
+        "SELECT 1 FROM markers WHERE instance_id = ?1 AND closed_at_ms IS NULL";
+    const FOR_PROCESS: &str = "SELECT 1 FROM markers
+         WHERE pid = ?1 AND closed_at_ms IS NULL AND instance_id IS NULL";
+    if planted(Fault::MarkerOfAnother) {
+        return Ok(true);
+    }
+    for instance in &addressee.instances {
+        if connection.prepare_cached(FOR_INSTANCE)?.exists([instance.as_i64()])? {
+            return Ok(true);
+        }
+    }
+    let Some(process) = &addressee.process else { return Ok(false) };
+    Ok(connection.prepare_cached(FOR_PROCESS)?.exists([process.pid])?)
+}
+
 /// Whether a marker is still open.
 pub(crate) fn is_open(connection: &Connection, id: i64) -> Result<bool> {
     Ok(connection

@@ -21,7 +21,7 @@ use crate::words::words;
 use crate::{InstanceId, Result, sys};
 
 pub(crate) use self::find::{
-    all_open, asked_end, fate, find, is_open, open_by_pid, open_for, open_in_office,
+    all_open, any_open, asked_end, fate, find, is_open, open_by_pid, open_for, open_in_office,
     unserved_restart,
 };
 
@@ -225,7 +225,7 @@ impl NewMarker<'_> {
             requester: self.requester,
         };
         record(tx, "marker_written", &marker, json!({"by": self.by, "reason": reason}))?;
-        if tx.prunes() {
+        if tx.prunes_rarely() {
             prune(tx)?;
         }
         Ok(Written { marker, replaced })
@@ -368,7 +368,7 @@ fn close_expired(tx: &Tx<'_>) -> Result<()> {
 fn prune(tx: &Tx<'_>) -> Result<()> {
     tx.prepare_cached(
         "DELETE FROM markers WHERE closed_at_ms IS NOT NULL AND id <= (
-             SELECT id FROM markers ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+             SELECT id FROM markers WHERE id > 0 ORDER BY id DESC LIMIT 1 OFFSET ?1)",
     )?
     .execute([CLOSED_KEPT])?;
     Ok(())

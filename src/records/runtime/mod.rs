@@ -94,8 +94,8 @@ const RUNTIME_COLUMNS: &str = "state, state_since_at_ms, exit_reason, restart_re
 const ASLEEP: &str = "heartbeat_asleep_ms";
 const MEMORY: &str = "memory_bytes";
 
-/// Prepares a statement that selects [`RUNTIME_COLUMNS`]. A store of an older version lacks some of
-/// them, which read as absent there.
+/// Prepares a statement that selects [`RUNTIME_COLUMNS`], or some of them. A store of an older
+/// version lacks a few, which read as absent there.
 fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>> {
     let refused = match connection.prepare_cached(sql) {
         Ok(statement) => return Ok(statement),
@@ -244,10 +244,10 @@ pub(crate) fn platform_count(connection: &Connection, id: InstanceId) -> Result<
 /// say.
 pub(crate) fn memory(connection: &Connection, ids: &[InstanceId]) -> Result<Vec<Option<u64>>> {
     const SQL: &str = "SELECT memory_bytes FROM runtime_status WHERE instance_id = ?1";
-    if !exists(connection)? || !has(connection, MEMORY)? {
+    if !exists(connection)? {
         return Ok(vec![None; ids.len()]);
     }
-    let mut statement = connection.prepare_cached(SQL)?;
+    let mut statement = prepare(connection, SQL)?;
     let mut memory = Vec::with_capacity(ids.len());
     for id in ids {
         let found = statement.query_row([id.0], |row| Ok(row.get::<_, i64>(0).ok())).optional()?;

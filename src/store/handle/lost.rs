@@ -158,7 +158,7 @@ impl Inner {
     }
 
     /// Whether what was read before still counts.
-    pub(super) fn check_files(&self, by: CompareBy) -> Result<Content> {
+    pub(in crate::store) fn check_files(&self, by: CompareBy) -> Result<Content> {
         match self.files.check(by)? {
             FilesState::InPlace => Ok(Content::AsRead),
             FilesState::Changed => Ok(Content::Changed),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Deadline;
+use crate::process::anchor::sweep::Sweep;
 use crate::process::older::looks::LockLooks;
 use crate::process::{Orphan, anchor};
 use crate::store::handle::Inner;
@@ -26,6 +27,10 @@ const SETTLES_WITHIN: Duration = Duration::from_millis(20);
 /// orphans without a wait.
 const ROUNDS: usize = 4;
 
+/// How long a change removes anchors that the dead have left: its caller waits, and the next one
+/// goes on.
+const COLLECTS_WITHIN: Duration = Duration::from_millis(10);
+
 /// The anchors without a row that were waited for, and stayed held.
 #[derive(Debug, Default)]
 pub(super) struct Orphaned(Mutex<HashSet<String>>);
@@ -35,6 +40,7 @@ pub(super) enum Attempted<T> {
     Done {
         value: T,
         rests: Vec<Rest>,
+        garbage: Vec<Sweep>,
     },
     /// It was rolled back: something has to be looked at first, and these anchors waited for.
     NotYet(Vec<String>),
@@ -62,7 +68,10 @@ impl Inner {
                 Patience::Over => LockLooks::unbound(write),
             };
             match written? {
-                Attempted::Done { value, rests } => {
+                Attempted::Done { value, rests, garbage } => {
+                    for sweep in garbage {
+                        sweep.remove_garbage(COLLECTS_WITHIN);
+                    }
                     self.go_on_with(rests);
                     return Ok(value);
                 }

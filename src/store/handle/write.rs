@@ -5,27 +5,47 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
 use crate::clock::Deadline;
 use crate::environment::{Fault, planted};
 use crate::process::anchor::Dropped;
 use crate::process::older::looks;
+use crate::store::begun::{Begin, Begun};
 use crate::store::files::CompareBy;
 use crate::store::handle::Inner;
 use crate::store::handle::lost::Content;
 use crate::store::handle::settle::{Attempted, Patience};
 use crate::store::transaction::{Rest, Tx};
 use crate::store::{gate, migrate, ourselves, transaction};
+use crate::sys::wal_index;
 use crate::{Error, ErrorKind, Result, patience};
 
 /// How often a transaction begins because something has written past SQLite; the last time it goes
 /// on with what it has just read: who touches the file all the time changes nothing.
 const ATTEMPTS_CHANGED: usize = 3;
 
+/// What is known before a look at the store begins.
+pub(in crate::store) enum Before<T> {
+    /// Nothing: it is to be read.
+    Read,
+    Known(T),
+    /// What the connection has read before does not count any more.
+    Again,
+}
+
 impl Inner {
     /// One consistent look at the store.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.read_after(|_| Ok(Before::Read), work)
+    }
+
+    /// The same, unless the answer is known `before` the look begins.
+    pub(in crate::store) fn read_after<T>(
+        &self,
+        before: impl Fn(&Connection) -> Result<Before<T>>,
+        work: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
         self.check_process()?;
         let _inside = gate::enter()?;
         self.refuse_if_still_lost()?;
@@ -33,7 +53,12 @@ impl Inner {
         let mut work = Some(work);
         let mut look = |attempt: usize| {
             self.with_reader(|connection| {
-                let snapshot = connection.unchecked_transaction()?;
+                match before(connection)? {
+                    Before::Known(answer) => return Ok(Some(answer)),
+                    Before::Again if attempt < ATTEMPTS_CHANGED => return Ok(None),
+                    Before::Again | Before::Read => {}
+                }
+                let snapshot = Begun::new(connection, Begin::Deferred)?;
                 let state = transaction::read_state(&snapshot)?;
                 // After the first read: by then SQLite has all files open.
                 if self.check_files(CompareBy::Descriptor)? == Content::Changed
@@ -134,12 +159,9 @@ impl Inner {
         work: &impl Fn(&Tx<'_>) -> Result<T>,
         attempt: usize,
     ) -> Result<Option<Attempted<T>>> {
-        let begin = if planted(Fault::VerdictBeforeLock) {
-            TransactionBehavior::Deferred
-        } else {
-            TransactionBehavior::Immediate
-        };
-        let transaction = self.connected(writer)?.transaction_with_behavior(begin)?;
+        let begin =
+            if planted(Fault::VerdictBeforeLock) { Begin::Deferred } else { Begin::Immediate };
+        let transaction = Begun::new(self.connected(writer)?, begin)?;
         // SQLite opens for reading what it could not open for writing. There even an immediate
         // transaction only reads until something is written, and `work` acts on the world before:
         // nobody else is kept out.
@@ -167,7 +189,7 @@ impl Inner {
             return Ok(Some(Attempted::NotYet(suspects)));
         }
         let value = done?;
-        let rests = tx.rests();
+        let (rests, garbage) = (tx.rests(), tx.garbage());
         tx.save_last_id()?;
         let dropped = if tx.lets_go() { self.unneeded_anchor(&tx)? } else { None };
         // No row, no anchor: one that is held without any would refuse everybody.
@@ -204,9 +226,11 @@ impl Inner {
             anchor.remove();
         }
         if let Some(connection) = &*writer {
+            // Last: whoever is woken would meet an anchor that is just being let go.
+            wal_index::ring(connection);
             self.restart_long_wal(connection);
         }
-        Ok(Some(Attempted::Done { value, rests }))
+        Ok(Some(Attempted::Done { value, rests, garbage }))
     }
 
     pub(super) fn changes_under_us(&self) -> Error {

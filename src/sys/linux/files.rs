@@ -3,15 +3,16 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatxFlags, statx};
 use rustix::io::Errno;
 
 use super::super::procfs;
-use super::super::unix::own_pid;
+use super::super::unix::{own_pid, retry};
 use super::super::{Filesystem, FilesystemClass, OpenedFile, Pid, note};
 use super::{other_processes, read_proc};
 
@@ -38,6 +39,22 @@ pub fn files_opened_by(pid: Pid) -> Option<Vec<OpenedFile>> {
     };
     // Pipes, sockets and the like have links that are no paths.
     Some(open.flatten().filter_map(file).filter(|file| file.path.is_absolute()).collect())
+}
+
+/// By the system call itself: an entry of the standard library's is some allocations, and there is
+/// one for each process that uses a store.
+pub(crate) fn each_name(directory: &Path, mut each: impl FnMut(&str)) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = retry(|| rustix::fs::open(directory, flags, Mode::empty()))?;
+    let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        match entry?.file_name().to_str() {
+            Ok("." | "..") | Err(_) => {}
+            Ok(name) => each(name),
+        }
+    }
+    Ok(())
 }
 
 /// Every process that this `/proc` shows, and what it has open as far as we may look.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -387,6 +387,17 @@ impl ProcessHandle {
                 users.filter(|_| !has_ended(pidfd))
             }
             Self::Number { pid, .. } => by_table(*pid),
+        }
+    }
+
+    pub fn can_be_polled(&self) -> bool {
+        self.descriptor().is_some()
+    }
+
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Pidfd { pidfd, .. } => Some(pidfd.as_fd()),
+            Self::Number { .. } => None,
         }
     }
 

@@ -6,11 +6,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use rusqlite::ffi;
 
+use super::bell;
+use super::bell::{Bell, COMMITS, TURNS};
 use super::descriptors::{CHILDREN, Descriptor, Key, open, range, set};
-use super::layout::{DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside};
+use super::layout::{
+    DATABASE_SHARED, DATABASE_WRITER, HEADER_IS_INIT, HEADER_WORDS, Header, IN_USE, LOCKS, beside,
+};
 use super::system_calls::give_to_owner_of_database;
 use crate::environment::{Fault, Guard, is_in_force, planted};
 use crate::sys::shortage::note;
@@ -31,6 +36,8 @@ pub(super) struct OpenIndex {
     /// The locks that this connection holds, as bits.
     pub(super) shared: u16,
     pub(super) exclusive: u16,
+    /// How many commits there were when this connection began to write last.
+    began_at: Option<u32>,
 }
 
 pub(super) enum NotOpened {
@@ -63,6 +70,7 @@ impl OpenIndex {
             regions_per_map: 1,
             shared: 0,
             exclusive: 0,
+            began_at: None,
         };
         index.begin().map_err(NotOpened::Code)?;
         Ok(index)
@@ -154,6 +162,29 @@ impl OpenIndex {
         Ok(stretch.cast::<u8>().wrapping_add((region % self.regions_per_map) * size).cast())
     }
 
+    /// The header, if it is mapped and nobody is just writing it. A writer writes the second copy
+    /// first (`walIndexWriteHdr` in wal.c), and a reader reads the first one first: equal ones are
+    /// whole.
+    pub(super) fn header(&self) -> Option<Header> {
+        let first = self.mapped.first()?.cast::<u32>();
+        if first.is_null() || self.region_size < 2 * size_of::<Header>() || self.shm.is_closed() {
+            return None;
+        }
+        let copy = |number: usize| {
+            let mut words = [0; HEADER_WORDS];
+            for (at, word) in words.iter_mut().enumerate() {
+                // SAFETY: the region is mapped as long as this lives, aligned to a page, and longer
+                // than both copies. Other processes write to it: each word is read once, by itself.
+                *word = unsafe { first.add(number * HEADER_WORDS + at).read_volatile() };
+            }
+            words
+        };
+        let one = copy(0);
+        fence(Ordering::SeqCst);
+        let is_there = one[HEADER_IS_INIT].to_ne_bytes()[0] != 0;
+        (is_there && one == copy(1)).then_some(Header(one))
+    }
+
     /// Whether the file is that long, or was made so. Each page is written to: what a disk has no
     /// room for must fail here, and not as a signal where it is read.
     fn reaches(&self, length: usize, extend: bool) -> Result<bool, c_int> {
@@ -175,7 +206,62 @@ impl OpenIndex {
         Ok(true)
     }
 
+    /// A word of the header, while this is borrowed. It is mapped with the first region, which is
+    /// longer than that; SQLite's own are read the same way.
+    fn word(&self, at: usize) -> Option<&AtomicU32> {
+        let begin = *self.mapped.first()?;
+        // SAFETY: mapped until `drop`, at least a page, and both places are multiples of four.
+        // Others change it meanwhile, as a whole.
+        Some(unsafe { &*begin.cast::<AtomicU32>().add(at / size_of::<AtomicU32>()) })
+    }
+
+    /// It is not mapped in this process, which was forked.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.shm.is_inherited()
+    }
+
+    /// What rings with the next commit of ours.
+    pub(super) fn bell(&self) -> Option<Bell> {
+        self.word(COMMITS).map(Bell::of)
+    }
+
+    /// Tells those who wait that something was committed, if it was since this connection began to
+    /// write.
+    pub(super) fn ring(&mut self) {
+        let began_at = self.began_at.take();
+        if let Some(word) = self.word(COMMITS)
+            && began_at != Some(word.load(Ordering::Acquire))
+        {
+            bell::ring_all(word);
+        }
+    }
+
     pub(super) fn lock(&mut self, first: c_int, count: c_int, flags: c_int) -> c_int {
+        let is_for_writing = bits(first, count) & WRITER != 0;
+        // In a forked child nothing is mapped.
+        if !is_for_writing || self.shm.is_closed() {
+            return self.lock_bytes(first, count, flags);
+        }
+        let is_unlock = flags & ffi::SQLITE_SHM_UNLOCK != 0;
+        // Before the attempt: whoever lets go after it has changed the word by the time we wait.
+        let turn = self.word(TURNS).filter(|_| !is_unlock).map(Bell::of);
+        let wrote = self.exclusive & WRITER != 0;
+        let code = self.lock_bytes(first, count, flags);
+        if is_unlock {
+            // After it is let go: whoever is woken would find it taken.
+            if let Some(word) = self.word(TURNS).filter(|_| wrote) {
+                bell::next_turn(word);
+            }
+        } else {
+            bell::set_turn(turn.filter(|_| code == ffi::SQLITE_BUSY));
+            if code == ffi::SQLITE_OK {
+                self.began_at = self.word(COMMITS).map(|word| word.load(Ordering::Acquire));
+            }
+        }
+        code
+    }
+
+    fn lock_bytes(&mut self, first: c_int, count: c_int, flags: c_int) -> c_int {
         if self.shm.is_closed() {
             // Nothing is held here, and the number of the descriptor may be somebody else's.
             let is_unlock = flags & ffi::SQLITE_SHM_UNLOCK != 0;
@@ -238,6 +324,7 @@ impl Drop for OpenIndex {
         if self.shm.is_inherited() {
             return;
         }
+        bell::set_turn(None);
         for address in &self.mapped {
             // SAFETY: mapped in `region`, with this length; SQLite uses it no more.
             unsafe { libc::munmap(*address, self.region_size * self.regions_per_map) };

@@ -21,6 +21,16 @@ pub(super) const LOCKS: i64 = 120;
 /// file anew.
 pub(super) const IN_USE: i64 = 128;
 
+/// The header of a wal-index is there twice, at its beginning, in so many words of 32 bits.
+pub(super) const HEADER_WORDS: usize = 12;
+
+/// What every commit changes: the header, as SQLite has it in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header(pub(super) [u32; HEADER_WORDS]);
+
+/// The first byte of this word is 0 until the header is there.
+pub(super) const HEADER_IS_INIT: usize = 3;
+
 pub(super) fn beside(database: &CStr, suffix: &str) -> CString {
     let mut path = database.to_bytes().to_vec();
     path.extend_from_slice(suffix.as_bytes());

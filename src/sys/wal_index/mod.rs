@@ -25,6 +25,7 @@
 //! a mapping keeps its open file, and so the lock). A child made by a bare system call holds them
 //! until it ends.
 
+mod bell;
 mod descriptors;
 mod index;
 mod layout;
@@ -43,10 +44,12 @@ use std::sync::OnceLock;
 
 use rusqlite::ffi;
 
+pub use self::bell::{Bell, Heard, Stop, take_turn};
 use self::descriptors::{
     CHILDREN, Descriptor, Key, close_in_children, locked_by, open, range, set,
 };
 use self::index::{NotOpened, OpenIndex};
+pub use self::layout::Header;
 use self::layout::{
     DATABASE_COUNT, DATABASE_FIRST, DATABASE_SHARED, DATABASE_WRITER, IN_USE, LOCKS, beside,
 };
@@ -211,21 +214,8 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
         return Ok(());
     }
     close_in_children();
-    let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
-    // SAFETY: the handle is valid while `connection` lives, "main" is a NUL-terminated schema name,
-    // and this control writes one pointer.
-    let code = unsafe {
-        ffi::sqlite3_file_control(
-            connection.handle(),
-            c"main".as_ptr(),
-            ffi::SQLITE_FCNTL_FILE_POINTER,
-            (&raw mut file).cast(),
-        )
-    };
-    if code != ffi::SQLITE_OK {
-        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
-    }
-    // SAFETY: as above; the name lives as long as the connection, and is copied.
+    let file = open_file(connection)?;
+    // SAFETY: the handle is valid while `connection` lives, and so is the name, which is copied.
     let database = unsafe {
         let name = ffi::sqlite3_db_filename(connection.handle(), c"main".as_ptr());
         if name.is_null() {
@@ -254,6 +244,65 @@ pub fn guard(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
         (*file).pMethods = Box::into_raw(Box::new(guarded)).cast();
     }
     Ok(())
+}
+
+/// The header as it is now; `None` where the connection has not mapped it, or it is just being
+/// written. Nothing is read from a file.
+pub fn header(connection: &rusqlite::Connection) -> Option<Header> {
+    with_index(connection, |index| index.header()).flatten()
+}
+
+/// What rings with the next commit after now. `None` where `connection` has not read anything yet,
+/// or has a `-shm` that is not ours to lock: then nothing tells of a commit.
+pub fn bell(connection: &rusqlite::Connection) -> Option<Bell> {
+    with_index(connection, |index| index.bell()).flatten()
+}
+
+/// Wakes those who wait for what `connection` has just committed.
+pub fn ring(connection: &rusqlite::Connection) {
+    let _ = with_index(connection, OpenIndex::ring);
+}
+
+fn with_index<T>(
+    connection: &rusqlite::Connection,
+    work: impl FnOnce(&mut OpenIndex) -> T,
+) -> Option<T> {
+    let file = open_file(connection).ok()?;
+    // SAFETY: SQLite keeps the open file until it calls `xClose`. A `Connection` is used by one
+    // thread at a time, and SQLite is not inside of a method of ours, because `connection` is
+    // borrowed here.
+    unsafe {
+        if file.is_null() || (*file).pMethods.is_null() {
+            return None;
+        }
+        let is_ours: unsafe extern "C" fn(*mut ffi::sqlite3_file) -> c_int = close;
+        if !ptr::fn_addr_eq((*(*file).pMethods).xClose?, is_ours) {
+            return None;
+        }
+        match &mut guarded(file).index {
+            Index::Open(index) if !index.is_inherited() => Some(work(index)),
+            Index::Open(_) | Index::Closed | Index::Left => None,
+        }
+    }
+}
+
+/// SQLite's open file of a database.
+fn open_file(connection: &rusqlite::Connection) -> rusqlite::Result<*mut ffi::sqlite3_file> {
+    let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+    // SAFETY: the handle is valid while `connection` lives, "main" is a NUL-terminated schema name,
+    // and this control writes one pointer.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_FILE_POINTER,
+            (&raw mut file).cast(),
+        )
+    };
+    if code == ffi::SQLITE_OK {
+        return Ok(file);
+    }
+    Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))
 }
 
 /// Ours of an open file that [`guard`] has prepared.

@@ -16,7 +16,9 @@ use windows_sys::Win32::System::WindowsProgramming::DRIVE_REMOTE;
 
 use super::locks::SHARE_ALL;
 use super::{length, until_nul, wide};
-use crate::sys::{FileFacts, FileId, FileKey, Filesystem, FilesystemClass, FreeSpace, Membership};
+use crate::sys::{
+    DirectoryState, FileFacts, FileId, FileKey, Filesystem, FilesystemClass, FreeSpace, Membership,
+};
 
 /// Opened without any access right, so that no share mode of SQLite's is in the way; on Windows
 /// locks belong to the handle, and closing another one cancels nothing.
@@ -36,6 +38,11 @@ pub fn file_key(_: &Path) -> io::Result<Option<FileKey>> {
 
 pub fn linked_file_key(_: &Path) -> io::Result<Option<FileKey>> {
     Ok(None)
+}
+
+/// The times of a directory are written late here, or not at all.
+pub(crate) fn directory_state(_: &Path) -> Option<DirectoryState> {
+    None
 }
 
 pub fn open_file_key(_: &File) -> io::Result<Option<FileKey>> {

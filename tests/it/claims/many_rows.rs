@@ -42,7 +42,8 @@ fn copy(sandbox: &Sandbox, which: &str, numbers: std::ops::Range<i64>, set: &[(&
 }
 
 /// Symptom: each claim looked for the dead without an office from the oldest row on, for 10 ms:
-/// behind many that live nobody ever ended them. It holds because each claim begins at another row.
+/// behind many that live nobody ever ended them. It holds because each claim goes on where the last
+/// one came to.
 #[test]
 fn the_dead_behind_many_that_live_are_swept() {
     const LIVE: i64 = 1_500;

@@ -46,7 +46,8 @@ fn before_patience_ends(sandbox: &Sandbox, verb: &[&str]) -> Answer {
     for _ in 0..5 {
         let patient = ["--profile", "patient", "run", "--no-backoff", "--", "true"];
         let mut patient = Process::start(sandbox.incumbent(patient));
-        wait_for_looks(&[patient.pid()], 500);
+        // It looks for a second or so; what it does before that takes less.
+        wait_for_looks(&[patient.pid()], 40);
         let answer = sandbox.cli(verb);
         if !patient.has_ended() {
             return answer;

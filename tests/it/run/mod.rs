@@ -8,6 +8,7 @@ mod exec_traced;
 mod extended;
 mod family;
 mod follow;
+mod idle;
 mod inherited;
 mod inside;
 mod library;

@@ -496,6 +496,17 @@ fn threads_of(pid: u32) -> Vec<String> {
     entries.map(of_thread).collect()
 }
 
+/// How often the threads of a process have gone to sleep, those that live.
+pub fn threads_slept(pid: u32) -> u64 {
+    let slept = |status: String| -> Option<u64> {
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"))?;
+        line.split_whitespace().last()?.parse().ok()
+    };
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let statuses = entries.filter_map(|it| std::fs::read_to_string(it.path().join("status")).ok());
+    statuses.filter_map(slept).sum()
+}
+
 /// Waits until the main thread of each has gone to sleep so many times more: who sleeps between two
 /// looks has looked as often.
 #[track_caller]

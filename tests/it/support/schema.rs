@@ -3,7 +3,7 @@
 use super::Sandbox;
 
 /// The migrations that older versions did not have.
-const LATER: [(i64, &str); 10] = [
+const LATER: [(i64, &str); 11] = [
     (2, include_str!("../../../migrations/0002_scoped_locks.sql")),
     (3, include_str!("../../../migrations/0003_markers.sql")),
     (4, include_str!("../../../migrations/0004_runtime_status.sql")),
@@ -14,6 +14,7 @@ const LATER: [(i64, &str); 10] = [
     (9, include_str!("../../../migrations/0009_asleep.sql")),
     (10, include_str!("../../../migrations/0010_counters_memory.sql")),
     (11, include_str!("../../../migrations/0011_exit_seen.sql")),
+    (12, include_str!("../../../migrations/0012_fewer_pages.sql")),
 ];
 
 /// What a migration makes, by kind, what depends on the rest first.
@@ -33,11 +34,15 @@ fn made_by(migration: &str) -> Vec<(&'static str, String)> {
     made
 }
 
+/// The statement of a migration that begins so, up to what ends it.
+fn statement<'a>(migration: &'a str, begin: &str, end: &str) -> &'a str {
+    let from = &migration[migration.find(begin).unwrap()..];
+    &from[..from.find(end).unwrap() + end.len()]
+}
+
 /// The statement of the first migration that begins like this.
-fn of_the_first(begins: &str) -> &'static str {
-    let first = include_str!("../../../migrations/0001_offices.sql");
-    let statement = &first[first.find(begins).unwrap()..];
-    &statement[..statement.find(';').unwrap()]
+fn of_the_first(begin: &str) -> &'static str {
+    statement(include_str!("../../../migrations/0001_offices.sql"), begin, ";")
 }
 
 /// The table and the column of an `ALTER TABLE ... ADD COLUMN`.
@@ -51,7 +56,7 @@ fn added_column(line: &str) -> Option<(&str, &str)> {
 impl Sandbox {
     /// Takes everything out of the store that came after schema version `version`.
     pub fn age_to(&self, version: i64) {
-        for (_, migration) in LATER.iter().rev().filter(|(later, _)| *later > version) {
+        for (later, migration) in LATER.iter().rev().filter(|(later, _)| *later > version) {
             for (kind, name) in made_by(migration) {
                 self.forge(&format!("DROP {kind} IF EXISTS {name}"));
             }
@@ -64,6 +69,9 @@ impl Sandbox {
             if migration.contains("DROP VIEW incarnations") {
                 self.forge(of_the_first("CREATE VIEW incarnations"));
             }
+            if *later == 12 {
+                self.make_what_schema_12_has_not();
+            }
         }
         if version == 1 {
             self.forge("DROP TABLE IF EXISTS waiters");
@@ -72,5 +80,20 @@ impl Sandbox {
         // Those versions were closed to nobody.
         self.forge("UPDATE meta SET value = 1 WHERE key = 'min_writer'");
         self.forge(&format!("PRAGMA user_version = {version}"));
+    }
+
+    /// The events, the indexes and the trigger as they were made before.
+    fn make_what_schema_12_has_not(&self) {
+        let second = include_str!("../../../migrations/0002_scoped_locks.sql");
+        let fourth = include_str!("../../../migrations/0004_runtime_status.sql");
+        self.forge("CREATE TABLE kept AS SELECT * FROM events");
+        self.forge("DROP TABLE events");
+        self.forge(of_the_first("CREATE TABLE events"));
+        self.forge("INSERT INTO events SELECT * FROM kept");
+        self.forge("DROP TABLE kept");
+        self.forge(of_the_first("CREATE INDEX unended_anchors"));
+        self.forge(statement(second, "CREATE INDEX ended_anchors", ";"));
+        self.forge(statement(second, "CREATE INDEX ids_without_office", ";"));
+        self.forge(statement(fourth, "CREATE TRIGGER next_command_starts_fresh", "\nEND;"));
     }
 }

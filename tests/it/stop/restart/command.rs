@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{is_done, next_start};
 use crate::stop::{reloaded, terms};
-use crate::support::{LIMIT, Sandbox, pid_namespace, rounds, skipped, wait_stopped};
+use crate::support::{LIMIT, Process, Sandbox, pid_namespace, rounds, skipped, wait_stopped};
 
 /// By the rules of a stop: asked once, given its time, then killed. How the one before ended says
 /// nothing of how the run ends.
@@ -48,25 +48,31 @@ fn the_command_that_was_started_is_told() {
     run.end().assert_code(0);
 }
 
-/// Symptom: "not running", as if there had been nothing to restart.
+/// Symptom: "not running", as if there had been nothing to restart. What becomes of a command that
+/// was executed is not waited for.
 #[test]
-fn a_new_command_that_crashes_at_once_is_told() {
-    let crashing = || {
+fn a_new_command_that_cannot_be_executed_is_told() {
+    let spoiled = || {
         let sandbox = Sandbox::new();
-        let script = "[ -e again ] && exit 5; touch again; echo $$; exec sleep 1000";
-        let run = sandbox.hold_with(&["/bin/sh", "-c", script]);
+        // Another process makes it: one that is open for writing cannot be executed.
+        let make = r"printf '#!/bin/sh\necho $$\nexec sleep 1000\n' > gateway.sh
+            chmod +x gateway.sh";
+        Process::start(sandbox.shell(make)).finish(LIMIT).assert_code(0);
+        let run = sandbox.hold_with(&[sandbox.file("gateway.sh").to_str().unwrap()]);
+        Process::start(sandbox.shell("chmod -x gateway.sh")).finish(LIMIT).assert_code(0);
         (sandbox, run)
     };
-    let (sandbox, run) = crashing();
+    let crashed = "crashed: exit code 126 (the command cannot be executed)";
+    let (sandbox, run) = spoiled();
     let instance = sandbox.status().1["instance"].clone();
     let document = sandbox.cli(["--json", "restart"]).assert_code(1).json();
     assert_eq!((&document["restarted"], &document["instance"]), (&json!(false), &instance));
-    assert_eq!(document["end"]["summary"], "crashed: exit code 5", "{document:#}");
-    run.end().assert_code(5);
-    let (sandbox, run) = crashing();
+    assert_eq!(document["end"]["summary"], crashed, "{document:#}");
+    run.end().assert_code(126);
+    let (sandbox, run) = spoiled();
     let told = sandbox.cli(["restart"]).assert_code(1);
-    told.assert_complains(&["default/gateway: restarted, and crashed: exit code 5"]);
-    run.end().assert_code(5);
+    told.assert_complains(&[&format!("default/gateway: restarted, and {crashed}")]);
+    run.end().assert_code(126);
 }
 
 /// The command may want to know why it is being stopped; that it reads the marker, and so consumes
