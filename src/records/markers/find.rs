@@ -8,6 +8,11 @@ use crate::records::markers::{Addressee, COLUMNS, COUNTS, Closed, Marker, Proces
 use crate::store::BootTime;
 use crate::{InstanceId, Office, Result, sys};
 
+/// With the fault that is planted here: one for another is as good as one for us.
+fn takes_any() -> bool {
+    planted(Fault::MarkerOfAnother)
+}
+
 /// The markers for one generation that have not expired, as far as `which` selects them.
 fn of_instance(
     connection: &Connection,
@@ -15,8 +20,7 @@ fn of_instance(
     instance: InstanceId,
     which: &str,
 ) -> Result<Vec<Marker>> {
-    let is_any = planted(Fault::MarkerOfAnother);
-    let whose = if is_any { ":instance_id" } else { "instance_id = :instance_id" };
+    let whose = if takes_any() { ":instance_id" } else { "instance_id = :instance_id" };
     let sql = format!("SELECT {COLUMNS} FROM markers WHERE {whose} AND {COUNTS} AND {which}");
     let markers = connection
         .prepare_cached(&sql)?
@@ -90,7 +94,7 @@ pub(crate) fn any_open(connection: &Connection, addressee: &Addressee) -> Result
         "SELECT 1 FROM markers WHERE instance_id = ?1 AND closed_at_ms IS NULL";
     const FOR_PROCESS: &str = "SELECT 1 FROM markers
          WHERE pid = ?1 AND closed_at_ms IS NULL AND instance_id IS NULL";
-    if planted(Fault::MarkerOfAnother) {
+    if takes_any() {
         return Ok(true);
     }
     for instance in &addressee.instances {
