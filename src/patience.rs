@@ -96,8 +96,10 @@ struct Woken {
     waiting: Mutex<Vec<Weak<Wake>>>,
     /// Somebody can cancel it without waking anybody.
     is_silent: AtomicBool,
-    /// What the signals raise that cancel it.
-    interrupt: OnceLock<Arc<Wake>>,
+    /// The signals that cancel it, and what they raise, from the first wait that polls: a verb that
+    /// does not wait needs no descriptors for it.
+    signals: OnceLock<Vec<i32>>,
+    interrupt: OnceLock<Option<Arc<Wake>>>,
 }
 
 /// What a caller wants to be asked while it waits.
@@ -192,9 +194,19 @@ impl Cancel {
         true
     }
 
-    /// What becomes readable with the signals that cancel it.
+    /// What becomes readable with the signals that cancel it, one that has come before excepted.
+    /// Asked before [`Self::wakes`], which says no where they can raise nothing.
     pub(crate) fn interrupt(&self) -> Option<Arc<Wake>> {
-        self.woken.interrupt.get().cloned()
+        let signals = self.woken.signals.get().filter(|signals| !signals.is_empty())?;
+        let raised = || match Wake::raised_by(signals) {
+            Ok(wake) => Some(wake),
+            Err(error) => {
+                tracing::debug!(%error, "a signal is noticed a little later");
+                self.woken.is_silent.store(true, Ordering::Release);
+                None
+            }
+        };
+        self.woken.interrupt.get_or_init(raised).clone()
     }
 
     /// What it sets: for a signal handler, which may do no more than that. True is cancelled.
@@ -213,11 +225,9 @@ impl Cancel {
     /// # Errors
     /// What keeps the signals from being caught, as the system says it.
     pub fn cancel_on_interrupt(&self) -> std::io::Result<()> {
-        // The flag comes first: whoever is woken finds it set.
-        let interrupt = supervise::cancel_on_interrupt(&self.cancelled)?;
-        if interrupt.is_none_or(|interrupt| self.woken.interrupt.set(interrupt).is_err()) {
-            self.woken.is_silent.store(true, Ordering::Release);
-        }
+        let signals = supervise::cancel_on_interrupt(&self.cancelled)?;
+        self.woken.signals.get_or_init(|| signals);
+        // Who waits already looks for them from now on.
         self.wake_all();
         Ok(())
     }

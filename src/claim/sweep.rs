@@ -6,9 +6,10 @@ use crate::clock;
 use crate::environment::{Fault, planted};
 use crate::liveness::Ruling;
 use crate::owner::{ending, judge, judgement};
+use crate::process::anchor::accounted::EventMark;
 use crate::process::anchor::sweep;
 use crate::process::anchor::sweep::{OnRecord, Place, Sweep};
-use crate::records::{EventRecord, Record, instances, locks};
+use crate::records::{EventRecord, Record, events, instances, locks};
 use crate::store::held::Share;
 use crate::store::{Inner, Tx, ourselves};
 use crate::{Holder, Result, Wanted};
@@ -56,7 +57,9 @@ pub(crate) fn sweep(
     }
     // Elsewhere the times of a directory may be what another kernel says.
     let now = inner.view().is_local.then(clock::unix_time);
-    let names = accounted.unknown(place.directory, tx.lineage()?, now)?;
+    let has = |event: &EventMark| events::is_there(tx, event);
+    let lineage = tx.lineage(events::newest_mark(tx)?)?;
+    let names = accounted.unknown(place.directory, lineage, has, now)?;
     let rows = Rows::of(tx, names.len())?;
     let mut sweep = sweep::sweep(place, names, &rows, &mut accounted)?;
     drop(accounted);
@@ -242,9 +245,27 @@ mod tests {
     #[test]
     fn an_owner_that_was_known_is_an_orphan_once_its_row_is_lost() {
         type Loss = fn(&Store, &Anchor, &Path);
-        let losses: [(&str, Loss); 4] = [
+        let losses: [(&str, Loss); 6] = [
             ("a copy of before is restored by SQLite", |store, _, before| {
                 copy(before, store.path());
+            }),
+            (
+                "a copy is written over it after a checkpoint, and an id is drawn",
+                |store, _, before| {
+                    let connection = Connection::open(store.path()).unwrap();
+                    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+                    std::fs::write(store.path(), std::fs::read(before).unwrap()).unwrap();
+                    let sql = "UPDATE meta SET value = 4000000000000000 WHERE key = 'last_id'";
+                    assert_eq!(connection.execute(sql, []).unwrap(), 1);
+                },
+            ),
+            ("its row is replaced by hand", |store, _, _| {
+                let connection = Connection::open(store.path()).unwrap();
+                let sql = "INSERT OR REPLACE INTO instances (id, nonce_hash, profile, kind, origin,
+                        pid, stop_budget_ms, anchor, started_at_ms)
+                    SELECT id, 'other', profile, kind, origin, pid, stop_budget_ms, 'other', 1
+                    FROM instances WHERE profile = 'other-7'";
+                assert_eq!(connection.execute(sql, []).unwrap(), 1);
             }),
             ("its row is deleted by hand", |store, anchor, _| {
                 let connection = Connection::open(store.path()).unwrap();

@@ -7,6 +7,7 @@
 //! 10, should the file have lost its name since). Anything else is judged anew, from the beginning.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -54,19 +55,44 @@ pub(crate) struct Holder {
     row: Arc<Option<Record>>,
     anchor: Probe,
     process: ProcessHandle,
+    _place: Place,
+}
+
+/// One of the few that a process keeps open, two descriptors each: whoever asks of hundreds of
+/// profiles needs its descriptors for other things.
+#[derive(Debug)]
+struct Place;
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+impl Place {
+    const MAX: usize = 32;
+
+    fn take() -> Option<Self> {
+        let more = |taken: usize| (taken < Self::MAX).then_some(taken + 1);
+        TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok().then_some(Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Holder {
-    /// Opens both; `None` where the kernel numbers no processes, or the row has no such number.
+    /// Opens both; `None` where the kernel numbers no processes, the row has no such number, or
+    /// enough are open.
     pub(crate) fn pin(inner: &Inner, row: &Arc<Option<Record>>) -> Option<Self> {
         let record = (**row).as_ref()?;
+        let place = Place::take()?;
         let process = ProcessHandle::open(record.pid?).ok()?;
         if process.number().is_none() || process.number() != record.identity.process {
             return None;
         }
         let (name, key) = (record.anchor.as_deref()?, record.identity.anchor.as_ref()?);
         let anchor = Probe::open(&inner.location.anchors, name, key)?;
-        Some(Self { row: Arc::clone(row), anchor, process })
+        Some(Self { row: Arc::clone(row), anchor, process, _place: place })
     }
 
     /// Of the same row, read once: another one is another allocation.

@@ -4,11 +4,12 @@
 //! themselves. An event bears the whole of what is said now (of large `extra` JSON the size), so
 //! the last one of a key is the state.
 
-use rusqlite::{Connection, OptionalExtension, Params, named_params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::clock::as_rfc3339;
+use crate::process::anchor::accounted::EventMark;
 use crate::store::Tx;
 use crate::{InstanceId, Kind, Office, ProfileName, Result, sys};
 
@@ -95,6 +96,21 @@ impl Event {
             detail: json!({"count": count}),
         }
     }
+}
+
+pub(crate) fn newest_mark(connection: &Connection) -> Result<Option<EventMark>> {
+    const SQL: &str = "SELECT id, at_ms, instance_id FROM events
+         WHERE id = (SELECT max(id) FROM events)";
+    let mark = |row: &Row<'_>| {
+        Ok(EventMark { id: row.get(0)?, at_ms: row.get(1)?, instance: row.get(2)? })
+    };
+    Ok(connection.prepare_cached(SQL)?.query_row([], mark).optional()?)
+}
+
+pub(crate) fn is_there(connection: &Connection, event: &EventMark) -> Result<bool> {
+    const SQL: &str = "SELECT 1 FROM events WHERE id = ?1 AND at_ms = ?2 AND instance_id IS ?3";
+    let mut statement = connection.prepare_cached(SQL)?;
+    Ok(statement.exists((event.id, event.at_ms, event.instance))?)
 }
 
 pub(crate) fn newest_id(connection: &Connection) -> Result<i64> {

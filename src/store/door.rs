@@ -47,16 +47,20 @@ impl Door {
         timeout: Duration,
     ) -> bool {
         let all_end_here = processes.iter().all(|process| process.can_be_polled());
+        let interrupt = cancel.interrupt();
         if !all_end_here || !self.listener.hears() || !cancel.wakes(&self.wake) {
             return false;
         }
         // It may have been cancelled before it knew whom to wake.
         if !cancel.is_cancelled() {
-            let interrupt = cancel.interrupt();
             self.wake.wait(interrupt.as_deref(), processes, timeout.min(LOOK_EVERY_TOLD));
         }
         // Before the look: what comes after this raises it again.
         self.wake.lower();
+        // A forked child was signalled. With a signal of ours it stays raised for all who wait.
+        if let Some(interrupt) = interrupt.filter(|_| !cancel.is_cancelled()) {
+            interrupt.lower();
+        }
         true
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::environment::{Fault, planted};
-use crate::process::anchor::accounted::Lineage;
+use crate::process::anchor::accounted::{EventMark, Lineage};
 use crate::process::anchor::lost;
 use crate::process::anchor::lost::LostOwner;
 use crate::process::anchor::sweep::Sweep;
@@ -306,8 +306,8 @@ impl<'a> Tx<'a> {
         self.garbage.take()
     }
 
-    /// What changes if the store has gone back to what it was before.
-    pub(crate) fn lineage(&self) -> Result<Lineage> {
+    /// What changes if the store has gone back to what it was before; `event` is its newest.
+    pub(crate) fn lineage(&self, event: Option<EventMark>) -> Result<Lineage> {
         let schema =
             self.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
         Ok(Lineage {
@@ -315,6 +315,7 @@ impl<'a> Tx<'a> {
             schema,
             rows_lost: self.rows_lost,
             last_id: self.stored_last_id,
+            event,
         })
     }
 

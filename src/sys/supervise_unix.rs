@@ -29,7 +29,7 @@ pub(crate) use super::detached::{
     leave_starter, spawn_keeper, spawn_second_keeper,
 };
 use super::signals::{self, Catcher, is_ignored};
-use super::{ExecFailure, Received, StartTime, Wake, inherited};
+use super::{ExecFailure, Received, StartTime, inherited};
 
 /// Whether a command is held by a helper process, which becomes the command.
 pub(crate) const HOLDS_BY_HELPER: bool = true;
@@ -364,24 +364,19 @@ pub(crate) fn helper(program: &Path, arguments: &[OsString]) -> Command {
 /// Sets the flag at the first SIGINT or SIGTERM, so that what is being printed is printed to its
 /// end; a second one ends the process as ever.
 ///
-/// Each of them also raises what is returned, where there is a descriptor for it.
-pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> io::Result<Option<Arc<Wake>>> {
+/// Returns those that do so.
+pub(crate) fn cancel_on_interrupt(flag: &Arc<AtomicBool>) -> io::Result<Vec<i32>> {
     // What whoever started us ignores stays ignored: the job of a script, in the background.
-    let signals =
-        [number::SIGINT, number::SIGTERM].into_iter().filter(|signal| !is_ignored(*signal));
-    let wake = Wake::new().ok();
-    for signal in signals {
+    let mut signals = vec![number::SIGINT, number::SIGTERM];
+    signals.retain(|signal| !is_ignored(*signal));
+    for &signal in &signals {
         // In this order: the first one sets what makes the second one end us.
         let which = usize::try_from(signal).unwrap_or(0);
         signal_hook::flag::register_conditional_default(signal, Arc::clone(flag))
             .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(&BY), which))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(flag)))?;
-        // After the flag: they are run in this order.
-        if let Some(wake) = &wake {
-            wake.raise_on(signal)?;
-        }
     }
-    Ok(wake.map(Arc::new))
+    Ok(signals)
 }
 
 /// Which signal has set such a flag.

@@ -432,8 +432,8 @@ pub(crate) fn catch_signals(
 #[expect(clippy::unnecessary_wraps, reason = "the contract of all platforms")]
 pub(crate) fn cancel_on_interrupt(
     _flag: &std::sync::Arc<std::sync::atomic::AtomicBool>,
-) -> io::Result<Option<std::sync::Arc<super::Wake>>> {
-    Ok(None)
+) -> io::Result<Vec<i32>> {
+    Ok(Vec::new())
 }
 
 /// Ctrl-C ends the process.

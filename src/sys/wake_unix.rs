@@ -4,12 +4,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionbio;
 
 use super::ProcessHandle;
+use super::signals::write_in_handler;
 
 /// See above. A forked child shares the pipe with its parent, and must not touch it.
 #[derive(Debug)]
@@ -35,13 +37,22 @@ impl Wake {
         let _ = rustix::io::write(&self.writer, &[1]);
     }
 
-    /// Has a signal of this process make it readable, for as long as that lives.
+    /// One that each of these signals makes readable, which are caught already. It is there for as
+    /// long as this process: so are the handlers.
     ///
     /// # Errors
-    /// What keeps it from being caught.
-    pub(crate) fn raise_on(&self, signal: i32) -> io::Result<()> {
-        // The handler writes one byte, without waiting: a full pipe is readable.
-        signal_hook::low_level::pipe::register(signal, self.writer.try_clone()?).map(drop)
+    /// As `pipe(2)`; what keeps a signal from being caught.
+    pub(crate) fn raised_by(signals: &[i32]) -> io::Result<Arc<Self>> {
+        let wake = Arc::new(Self::new()?);
+        for &signal in signals {
+            let raised = Arc::clone(&wake);
+            let raise = move || {
+                write_in_handler(&raised.writer, &[1]);
+            };
+            // SAFETY: a write without waiting, which may be done in a handler; nothing panics.
+            unsafe { signal_hook::low_level::register(signal, raise) }?;
+        }
+        Ok(wake)
     }
 
     /// Waits until it is readable, or `also` is, or one of these processes has ended, or the time

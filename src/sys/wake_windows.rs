@@ -1,6 +1,7 @@
 //! No descriptor to poll: this system waits for handles, and not for pipes.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ProcessHandle;
@@ -16,6 +17,11 @@ impl Wake {
     /// `Unsupported`.
     pub(crate) fn new() -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// As [`Self::new`].
+    pub(crate) fn raised_by(_signals: &[i32]) -> io::Result<Arc<Self>> {
+        Self::new().map(Arc::new)
     }
 
     /// Makes it readable.

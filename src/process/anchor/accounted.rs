@@ -9,6 +9,11 @@
 //! [`Lineage`] changes with each of these, and with it all is forgotten. It is compared inside the
 //! write transaction of the claim, and what is forgotten only costs a look.
 //!
+//! That a copy was put in its place is told by what is in it, and not by its files alone: their
+//! times change with each checkpoint. Whoever is granted something writes an event in the same
+//! transaction. A copy without one of those does not have the newest event that was seen, and
+//! never gets it: the next ones are of other instances.
+//!
 //! Where the times of the directory are what they were, it has the same names, and is not even
 //! listed (`sys::DirectoryState`). What no row accounts for is remembered as well, and looked at
 //! each time: an orphan refuses every claim, and may let go at any time.
@@ -30,6 +35,14 @@ use crate::process::command_lock;
 use crate::sys;
 use crate::sys::DirectoryState;
 
+/// What tells one event from all others, also from one with its id in a store that was restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EventMark {
+    pub(crate) id: i64,
+    pub(crate) at_ms: i64,
+    pub(crate) instance: Option<i64>,
+}
+
 /// Differs if the store may have gone back to what it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lineage {
@@ -42,14 +55,27 @@ pub(crate) struct Lineage {
     pub(crate) rows_lost: i64,
     /// The highest id that was drawn; it never falls.
     pub(crate) last_id: i64,
+    /// The newest event.
+    pub(crate) event: Option<EventMark>,
 }
 
 impl Lineage {
-    /// Whether a store that is `self` now goes on from where it was `before`.
-    fn goes_on_from(&self, before: &Self) -> bool {
-        let goes_on =
-            self.last_id >= before.last_id && Self { last_id: before.last_id, ..*self } == *before;
-        goes_on || planted(Fault::LineageIgnored)
+    /// Whether a store that is `self` now goes on from where it was `before`, as far as these
+    /// numbers tell. It `has` that event, if it does.
+    fn goes_on_from(
+        &self,
+        before: &Self,
+        has: impl FnOnce(&EventMark) -> Result<bool>,
+    ) -> Result<bool> {
+        let has_counted_on = self.last_id >= before.last_id
+            && Self { last_id: before.last_id, event: before.event, ..*self } == *before;
+        let goes_on = has_counted_on
+            && match &before.event {
+                Some(event) => self.event == before.event || has(event)?,
+                // One that is in every store that has granted something.
+                None => false,
+            };
+        Ok(goes_on || planted(Fault::LineageIgnored))
     }
 }
 
@@ -94,15 +120,20 @@ pub(crate) struct Accounted {
 
 impl Accounted {
     /// The names that have to be looked at, in the store as it is now, inside a write transaction:
-    /// nobody else makes an anchor meanwhile. `now` is the wall clock of the system, since the Unix
+    /// nobody else makes an anchor meanwhile. Whether it `has` an event is asked. `now` is the wall clock of the system, since the Unix
     /// epoch; without it nothing is concluded from the directory's times.
     pub(crate) fn unknown(
         &mut self,
         directory: &Path,
         lineage: Lineage,
+        has: impl FnOnce(&EventMark) -> Result<bool>,
         now: Option<Duration>,
     ) -> Result<Vec<String>> {
-        if !self.lineage.is_some_and(|before| lineage.goes_on_from(&before)) {
+        let goes_on = match &self.lineage {
+            Some(before) => lineage.goes_on_from(before, has)?,
+            None => false,
+        };
+        if !goes_on {
             self.forget_all();
         }
         self.lineage = Some(lineage);

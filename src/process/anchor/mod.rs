@@ -321,8 +321,12 @@ fn note(anchors: &Path, anchor: &str, fence: i64, mark_ns: u64) {
 }
 
 /// The fence of the row that the anchor at `path` was handed over to.
-pub(crate) fn handed_over_to(path: &Path) -> Option<i64> {
-    noted_at(std::fs::symlink_metadata(path).ok()?.modified().ok()?, HANDOVER_MARK_NS)
+pub(crate) fn handed_over_to(path: &Path) -> io::Result<Option<i64>> {
+    match std::fs::symlink_metadata(path).and_then(|found| found.modified()) {
+        Ok(modified) => Ok(noted_at(modified, HANDOVER_MARK_NS)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn noted_at(modified: SystemTime, mark_ns: u64) -> Option<i64> {

@@ -120,12 +120,14 @@ fn look_at(place: Place<'_>, name: &str, path: &Path, rows: &impl OnRecord) -> R
     }
     let orphan = || Found::Orphan(Orphan { name: name.to_owned(), pid });
     if rows.is_live(name)? {
-        if let Some(fence) = handed_over_to(path)
-            && !rows.is_known_since(name, fence)?
-        {
-            return Ok(if probe(path) == AnchorState::Held { orphan() } else { Found::Neither });
-        }
-        return Ok(Found::Accounted);
+        return Ok(match handed_over_to(path) {
+            Ok(Some(fence)) if !rows.is_known_since(name, fence)? => {
+                if probe(path) == AnchorState::Held { orphan() } else { Found::Neither }
+            }
+            Ok(_) => Found::Accounted,
+            // It is looked at again.
+            Err(_) => Found::Neither,
+        });
     }
     Ok(match probe(path) {
         AnchorState::Free => Found::Garbage,
@@ -165,12 +167,14 @@ impl Sweep {
     /// time; the rest is found again. Not inside a transaction: others wait for that. What was free
     /// inside one stays so. Its owner locked it in the transaction that made it, and no later.
     pub(crate) fn remove_garbage(&self, within: Duration) {
+        /// More than one process leaves: also where each takes long they do not pile up.
+        const AT_LEAST: usize = 4;
         let until = Deadline::after(within);
-        for path in &self.garbage {
+        for (number, path) in self.garbage.iter().enumerate() {
             if let Err(error) = std::fs::remove_file(path) {
                 tracing::debug!(path = %path.display(), %error, "cannot remove a free anchor");
             }
-            if until.has_passed() {
+            if number + 1 >= AT_LEAST && until.has_passed() {
                 break;
             }
         }

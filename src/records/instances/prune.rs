@@ -83,14 +83,13 @@ fn delete_unless_held(
 }
 
 /// Keeps the newest rows without an office, and those whose anchor is held, as [`prune_history`]
-/// does. Those are the newest that ended last: nobody is shown them, and the index by which the
-/// live ones are found has that order.
+/// does. The index by which the live ones are found has the ended ones by their times, which a
+/// wrong clock may have made. There are hardly more than are kept, so they are sorted.
 pub(crate) fn prune_without_office(tx: &Tx<'_>, is_held: impl Fn(&str) -> bool) -> Result<()> {
     const OLD: &str = "WHERE kind IS NULL AND ended_at_ms > -9223372036854775808
-          AND (ended_at_ms, id) <= (
-            SELECT ended_at_ms, id FROM instances
-            WHERE kind IS NULL AND ended_at_ms > -9223372036854775808
-            ORDER BY ended_at_ms DESC, id DESC LIMIT 1 OFFSET ?1)";
+          AND id <= (
+            SELECT id FROM instances WHERE kind IS NULL AND ended_at_ms > -9223372036854775808
+            ORDER BY id DESC LIMIT 1 OFFSET ?1)";
     // And one that lives: whoever prunes has just taken something, or waited.
     delete_unless_held(tx, OLD, [HISTORY_KEPT - 1], is_held)
 }

@@ -9,13 +9,14 @@
 //! met is gone from where it was. So a list counts once it was read twice and is the same; one that
 //! keeps changing does not, and then the whole table is looked through.
 //!
-//! What the lists say is no more than what one pass over the table says, and no less: who is handed
-//! to another process while we look, because its parent has ended, may be missed by both.
+//! The same holds for all below a process: one whose parent ends while we look goes up to a list
+//! that was read already. So it is the whole that has to be read twice and be the same.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::super::Pid;
-use super::{process_table_is_ours, read_proc};
+use super::{note, process_table_is_ours};
 
 /// More readings than this mean something that starts processes all the time.
 const READINGS_MAX: usize = 8;
@@ -49,13 +50,20 @@ fn lists_of(pid: Pid) -> Option<Vec<Pid>> {
     let mut is_told = false;
     for task in std::fs::read_dir(&tasks).ok()? {
         let list = task.ok()?.path().join("children");
-        // A thread that has ended since has none; where no thread has a list, nothing is told.
-        let Some(bytes) = read_proc(list.to_str()?) else { continue };
+        match std::fs::read(&list).map_err(note) {
+            Ok(bytes) => found.extend(parse(&bytes)?),
+            // A thread that has ended since has none, and neither has a kernel without such lists.
+            Err(error) if is_of_one_that_ended(&error) => continue,
+            Err(_) => return None,
+        }
         is_told = true;
-        found.extend(parse(&bytes)?);
     }
     found.sort_unstable();
     is_told.then_some(found)
+}
+
+fn is_of_one_that_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// Numbers with a space behind each.
@@ -64,13 +72,21 @@ fn parse(bytes: &[u8]) -> Option<Vec<Pid>> {
     words.map(|word| word.parse().ok()).collect()
 }
 
-/// All below `pid`, parents first.
+/// All below `pid`, parents first; `None` as for [`listed_children`].
 pub fn listed_descendants(pid: Pid) -> Option<Vec<Pid>> {
+    if !process_table_is_ours() {
+        return None;
+    }
+    settled(|| all_below(pid))
+}
+
+/// By one reading of each list.
+fn all_below(pid: Pid) -> Option<Vec<Pid>> {
     let mut found = vec![pid];
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
         next += 1;
-        let children = match listed_children(parent) {
+        let children = match lists_of(parent) {
             Some(children) => children,
             // One that has ended and was collected since has none.
             None if parent != pid && !std::path::Path::new(&format!("/proc/{parent}")).exists() => {

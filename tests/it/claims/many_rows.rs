@@ -46,7 +46,7 @@ fn copy(sandbox: &Sandbox, which: &str, numbers: std::ops::Range<i64>, set: &[(&
 /// one came to.
 #[test]
 fn the_dead_behind_many_that_live_are_swept() {
-    const LIVE: i64 = 1_500;
+    const LIVE: i64 = 500;
     let sandbox = Sandbox::new();
     let mut alive = Process::start(sandbox.program("cat"));
     let acquire = |identity: &str, pid: u32| {

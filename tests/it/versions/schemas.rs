@@ -115,11 +115,12 @@ fn rows(
     rows.unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// Every object of a schema, without what does not matter: white space.
+/// Every object of a schema, without what does not matter: white space, and what SQLite keeps for
+/// itself where a table once had counted.
 fn schema(sandbox: &Sandbox) -> BTreeSet<String> {
     let connection = Connection::open(sandbox.db()).unwrap();
     let sql = "SELECT type || ' ' || name || ' on ' || tbl_name || ': ' || coalesce(sql, '')
-               FROM sqlite_schema";
+               FROM sqlite_schema WHERE name <> 'sqlite_sequence'";
     let objects = strings(&connection, sql);
     objects.iter().map(|sql| sql.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
