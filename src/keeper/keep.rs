@@ -234,9 +234,10 @@ impl Keeping {
             if self.is_orphan {
                 continue;
             }
+            // The files first: what of them is mapped may be no more.
+            let is_in_place = self.store.inner.is_in_place();
             let version = self.watcher.as_ref().and_then(|watcher| watcher.version().ok());
-            let is_quiet =
-                version.is_some() && version == self.seen && self.store.inner.is_in_place();
+            let is_quiet = is_in_place && version.is_some() && version == self.seen;
             if is_quiet && !unused_until.has_passed() {
                 continue;
             }

@@ -14,7 +14,8 @@
 //! where nobody can look for that, it keeps the record unknown.
 //!
 //! A living command can lose its lock: by closing all descriptors, or by opening and closing that
-//! very file. So the `run` looks at every turn of its loop and writes `lost` once the lock is gone.
+//! very file. So the `run` has the kernel tell it when the lock is free (elsewhere than on Linux it
+//! looks ten times a second), and writes `lost` then.
 //! Only "on record as held, and free" proves an end; a held lock proves a life. For the same reason
 //! a process that may be the command never opens the file (`look`).
 //!
@@ -88,6 +89,20 @@ mod of_run {
 
         pub(crate) fn inode(&self) -> u64 {
             self.inode
+        }
+
+        /// Has `tell` called once nobody holds the lock, with true; with false where that cannot
+        /// be waited for. False if it is not called at all: no thread, no access to the file.
+        pub(crate) fn watch(&self, tell: impl FnOnce(bool) + Send + 'static) -> bool {
+            /// It makes two system calls.
+            const STACK: usize = 128 << 10;
+            let opened = sys::open_command_lock(&self.path);
+            let is_same = |file: &File| matches!(sys::open_file_key(file), Ok(Some(key)) if key.inode == self.inode);
+            let Some(file) = opened.ok().filter(is_same) else { return false };
+            let wait = move || tell(sys::await_command_lock(&file).is_ok());
+            let thread = std::thread::Builder::new().name("incumbent-lock".to_owned());
+            // It ends with the command, or with us.
+            thread.stack_size(STACK).spawn(wait).is_ok()
         }
 
         /// Whether somebody holds the lock, and others would find it beside `anchor`, which is ours

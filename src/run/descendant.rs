@@ -87,6 +87,7 @@ impl Supervised<'_> {
             match event {
                 RunEvent::Signal(signal) => self.forward(signal),
                 RunEvent::Notified(said) => self.heed(said),
+                RunEvent::CommandLock(watched) => self.lock_watched = watched,
                 RunEvent::ChildEnded | RunEvent::Suspended(_) | RunEvent::Committed => {}
             }
         }

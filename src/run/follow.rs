@@ -4,14 +4,11 @@
 //! is collected, nobody can adopt any more (`office/handover/in_run.rs`), and whom the row names
 //! then is the command. It became our child with that, because the run adopts orphans.
 
-use crate::clock::Deadline;
 use crate::owner::family::Kin;
 use crate::patience::with_budget;
 use crate::run::notice::Notice;
 use crate::run::start::Child;
-use crate::run::supervised::{
-    AskedEnd, Ending, LOOK_BUDGET, LastCall, Life, Supervised, Unseen, YOUNG_FOR,
-};
+use crate::run::supervised::{AskedEnd, Ending, LOOK_BUDGET, LastCall, Life, Supervised, Unseen};
 use crate::sys::{ChildEnd, supervise};
 use crate::{ErrorKind, Result};
 
@@ -89,7 +86,6 @@ impl Supervised<'_> {
             before: before.0.pid,
         });
         self.life = Life::Running(successor);
-        self.young = Deadline::after(YOUNG_FOR);
         // What the one before had promised went from the row with it.
         self.beside.said.promised = None;
     }

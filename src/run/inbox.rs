@@ -11,6 +11,7 @@ use crate::forensics::snapshot::received;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::run::notify::Notification;
 use crate::run::plan::Extent;
+use crate::run::supervised::Watched;
 use crate::sys::signals::Catcher;
 use crate::sys::{Caught, Received, Shortage, jobs, signals, supervise};
 use crate::{Cancel, Error, Result, sys};
@@ -110,7 +111,8 @@ impl Inbox {
             RunEvent::ChildEnded
             | RunEvent::Suspended(_)
             | RunEvent::Notified(_)
-            | RunEvent::Committed => None,
+            | RunEvent::Committed
+            | RunEvent::CommandLock(_) => None,
         });
         signals.last()
     }
@@ -126,6 +128,8 @@ pub(crate) enum RunEvent {
     Notified(Notification),
     /// Something was committed to the store.
     Committed,
+    /// Nobody holds the command's lock any more, or who waits for that cannot.
+    CommandLock(Watched),
 }
 
 /// A signal, and who sent it: whoever only sends one has ended by the time anybody else looks. All

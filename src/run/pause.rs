@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::records::CommandLock;
 use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent};
 use crate::run::start::Child;
-use crate::run::supervised::{Life, Supervised};
+use crate::run::supervised::{Life, Supervised, Watched};
 use crate::store::listener::Listener;
 
 impl Supervised<'_> {
@@ -19,6 +19,18 @@ impl Supervised<'_> {
             let sender = inbox.sender();
             let tell = move || drop(sender.send(RunEvent::Committed));
             self.listener = Listener::start(watcher, || LOOK_EVERY, tell);
+        }
+        let Life::Running(Child(command)) = &self.life else { return };
+        if command.lock == CommandLock::Held
+            && self.lock_watched == Watched::No
+            && let Some(file) = &self.lock_file
+        {
+            let sender = inbox.sender();
+            let is_watched = file.watch(move |is_free| {
+                let next = if is_free { Watched::No } else { Watched::Cannot };
+                let _ = sender.send(RunEvent::CommandLock(next));
+            });
+            self.lock_watched = if is_watched { Watched::Yes } else { Watched::Cannot };
         }
     }
 
@@ -30,9 +42,9 @@ impl Supervised<'_> {
     fn looks_often(&self) -> bool {
         let is_told = self.listener.as_ref().is_some_and(Listener::hears);
         let Life::Running(Child(command)) = &self.life else { return true };
-        // One that closes what it does not know does so when it starts. The row says that it holds
-        // its lock until we have seen that, and a claimant who cannot look it up believes the row.
-        let may_lose_lock = command.lock == CommandLock::Held && !self.young.has_passed();
+        // The row says that it holds its lock until we have seen that it does not, and a claimant
+        // who cannot look it up believes the row.
+        let may_lose_lock = command.lock == CommandLock::Held && self.lock_watched != Watched::Yes;
         let may_be_killed = self.asked.as_ref().is_some_and(|asked| {
             asked.stands() || asked.last_call.as_ref().is_some_and(|call| !call.is_over)
         });

@@ -17,7 +17,7 @@ use crate::records::markers::Marker;
 use crate::run::notice::Notice;
 use crate::run::said::Said;
 use crate::run::start::{NotStarted, Started, start};
-use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Why, YOUNG_FOR};
+use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Watched, Why};
 use crate::sys::ExecFailure;
 
 impl Supervised<'_> {
@@ -76,9 +76,9 @@ impl Supervised<'_> {
                     before: ended,
                 });
                 self.life = Life::Running(child);
-                self.young = Deadline::after(YOUNG_FOR);
                 self.beside.said = Said::new();
                 self.lock_file = lock_file;
+                self.lock_watched = Watched::No;
                 self.ending = None;
                 self.asked = None;
                 self.survive();

@@ -31,6 +31,7 @@ impl Supervised<'_> {
         loop {
             match inbox.received.recv_timeout(self.pause()) {
                 Ok(RunEvent::ChildEnded | RunEvent::Committed) => {}
+                Ok(RunEvent::CommandLock(watched)) => self.lock_watched = watched,
                 // Not before: for a command that ends at once it is not worth a thread.
                 Err(RecvTimeoutError::Timeout) => self.listen(inbox),
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
@@ -160,6 +161,7 @@ impl Supervised<'_> {
             match inbox.received.recv_timeout(wait) {
                 Ok(RunEvent::Signal(signal)) => self.forward(signal),
                 Ok(RunEvent::Notified(said)) => self.heed(said),
+                Ok(RunEvent::CommandLock(watched)) => self.lock_watched = watched,
                 Ok(RunEvent::ChildEnded | RunEvent::Suspended(_) | RunEvent::Committed) => {}
                 Err(_) => break,
             }
@@ -254,9 +256,10 @@ impl Supervised<'_> {
         if self.ending.as_ref().is_some_and(|ending| ending.why.is_lost()) {
             return;
         }
+        // The files first: what of them is mapped may be no more.
+        let is_in_place = self.store.inner.is_in_place();
         let version = self.watcher.as_ref().and_then(|watcher| watcher.version().ok());
-        let quiet =
-            version.is_some() && version == self.seen_version && self.store.inner.is_in_place();
+        let quiet = is_in_place && version.is_some() && version == self.seen_version;
         if quiet && !self.verify_at.has_passed() {
             if self.hold.as_ref().is_some_and(|hold| !hold.is_in_place()) {
                 self.look_at_older_lock();

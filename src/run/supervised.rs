@@ -26,9 +26,6 @@ pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(1);
 /// How long a look may wait for the store's locks; what it could not see it looks at again.
 pub(super) const LOOK_BUDGET: Duration = Duration::from_millis(200);
 
-/// For how long a command is young.
-pub(super) const YOUNG_FOR: Duration = Duration::from_secs(3);
-
 /// A run with its command.
 pub(super) struct Supervised<'a> {
     /// First, so that it is dropped before the tenure.
@@ -45,10 +42,9 @@ pub(super) struct Supervised<'a> {
     pub(super) hold: Option<Hold>,
     pub(super) tenure: Tenure,
     pub(super) life: Life,
-    /// Until when the command may close what it was started with.
-    pub(super) young: Deadline,
     /// What the command locks, for as long as the row says that it does.
     pub(super) lock_file: Option<LockFile>,
+    pub(super) lock_watched: Watched,
     pub(super) beside: Beside,
     pub(super) verify_at: Deadline,
     /// The last signal that asked to end; it counts for as long as a stop may take.
@@ -185,8 +181,8 @@ impl<'a> Supervised<'a> {
             tenure,
             hold,
             life: Life::Running(started.child),
-            young: Deadline::after(YOUNG_FOR),
             lock_file: started.lock_file,
+            lock_watched: Watched::No,
             beside,
             verify_at: Deadline::after(VERIFY_EVERY),
             asked: None,
@@ -231,6 +227,15 @@ impl AskedEnd {
         let is_it = end == ChildEnd::Signalled(self.signal.number);
         self.may_be_followed() || (is_it && !self.until.has_passed())
     }
+}
+
+/// Whether the kernel tells when the command loses its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    Yes,
+    /// Not yet, or not any more: it has told.
+    No,
+    Cannot,
 }
 
 pub(super) fn command_lock_is_held(store: &Store, file: Option<&LockFile>) -> bool {

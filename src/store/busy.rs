@@ -15,6 +15,7 @@
 //! When the budget is spent, `/proc/locks` names the process that holds byte 120 of the `-shm`, and
 //! the error says so.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -54,6 +55,29 @@ static PATIENCE_US: AtomicU32 = AtomicU32::new(RING_WITHIN_MIN);
 const RING_WITHIN_MIN: u32 = 500;
 const RING_WITHIN_MAX: u32 = 25_000;
 
+/// Whether somebody rings, as this wait has met it. Where the lock changes hands without a ring,
+/// whoever waits for one loses it to those who poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rung {
+    Unknown,
+    Times(u32),
+    No,
+}
+
+impl Rung {
+    fn once_more(self) -> Self {
+        match self {
+            Self::Times(times) => Self::Times(times.saturating_add(1)),
+            Self::Unknown | Self::No => Self::Times(1),
+        }
+    }
+}
+
+thread_local! {
+    /// A thread waits for one lock at a time.
+    static RUNG: Cell<Rung> = const { Cell::new(Rung::Unknown) };
+}
+
 /// The busy handler of every connection: true after a sleep, false when the budget is spent.
 /// A statement outside [`patience::with_budget`] does not wait at all.
 pub(crate) fn handler(attempt: i32) -> bool {
@@ -64,15 +88,24 @@ pub(crate) fn handler(attempt: i32) -> bool {
         return false;
     }
     if let Some(turn) = turn {
+        let rung = if attempt == 0 { Rung::Unknown } else { RUNG.get() };
         let patience = PATIENCE_US.load(Ordering::Relaxed);
-        let now = match turn.wait_for_turn(ring_within(patience, attempt).min(remaining)) {
-            Heard::Ring => patience.saturating_mul(2),
-            Heard::Nothing => patience / 2,
+        let within = match rung {
+            Rung::Unknown => ring_within(patience, 0),
+            Rung::Times(times) => ring_within(patience, times),
+            Rung::No => sleep_for(attempt),
+        };
+        let (rung, now) = match turn.wait_for_turn(within.min(remaining)) {
+            Heard::Ring => (rung.once_more(), patience.saturating_mul(2)),
+            // The queue is long, and all in it are ours.
+            Heard::Nothing if turn.has_rung() => (rung.once_more(), patience),
+            Heard::Nothing => (Rung::No, patience / 2),
             Heard::Deaf => {
                 std::thread::sleep(sleep_for(attempt).min(remaining));
-                RING_WITHIN_MIN
+                (Rung::No, RING_WITHIN_MIN)
             }
         };
+        RUNG.set(rung);
         PATIENCE_US.store(now.clamp(RING_WITHIN_MIN, RING_WITHIN_MAX), Ordering::Relaxed);
         return true;
     }
@@ -80,10 +113,9 @@ pub(crate) fn handler(attempt: i32) -> bool {
     true
 }
 
-/// Doubles with each attempt, too, up to twice the longest patience, with a random share.
-fn ring_within(patience_us: u32, attempt: i32) -> Duration {
-    let doublings = u32::try_from(attempt).unwrap_or(0).min(6);
-    let longest = patience_us.saturating_mul(1 << doublings).min(2 * RING_WITHIN_MAX);
+/// Doubles with each ring, too, up to twice the longest patience, with a random share.
+fn ring_within(patience_us: u32, rings: u32) -> Duration {
+    let longest = patience_us.saturating_mul(1 << rings.min(6)).min(2 * RING_WITHIN_MAX);
     Duration::from_micros(u64::from(fastrand::u32(longest / 2..=longest)))
 }
 
@@ -164,6 +196,7 @@ pub(crate) fn blocker(file: &Path) -> Option<Blocker> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Deadline;
     use crate::patience::with_budget;
 
     #[test]
@@ -172,13 +205,48 @@ mod tests {
             for _ in 0..100 {
                 let sleep = sleep_for(attempt);
                 assert!(sleep >= SLEEP_MIN / 2 && sleep <= SLEEP_MAX, "{attempt}: {sleep:?}");
-                for patience in [RING_WITHIN_MIN, RING_WITHIN_MAX] {
-                    let wait = ring_within(patience, attempt).as_micros();
-                    let bounds = u128::from(RING_WITHIN_MIN / 2)..=u128::from(2 * RING_WITHIN_MAX);
-                    assert!(bounds.contains(&wait), "{attempt}: {wait}");
-                }
             }
         }
+        for (patience, rings) in [(RING_WITHIN_MIN, 0), (RING_WITHIN_MIN, 9), (RING_WITHIN_MAX, 9)]
+        {
+            let wait = ring_within(patience, rings).as_micros();
+            let bounds = u128::from(RING_WITHIN_MIN / 2)..=u128::from(2 * RING_WITHIN_MAX);
+            assert!(bounds.contains(&wait), "{rings}: {wait}");
+        }
+    }
+
+    /// Symptom: beside a script that writes again and again with SQLite's own means, a write of
+    /// ours waited for ten times as long as that has the lock, because it slept for longer and
+    /// longer until a ring that nobody gives.
+    #[test]
+    fn writers_that_do_not_ring_are_met_as_often_as_they_pause() {
+        const HOLDS: Duration = Duration::from_millis(20);
+        const WRITES: usize = 21;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let store = crate::store::Store::open(&path).unwrap();
+        let foreign = rusqlite::Connection::open(&path).unwrap();
+        foreign.busy_timeout(Duration::from_secs(30)).unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let in_time = std::thread::scope(|scope| {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
+                    std::thread::sleep(HOLDS);
+                    foreign.execute_batch("COMMIT").unwrap();
+                    std::thread::sleep(2 * SLEEP_MAX);
+                }
+            });
+            let in_time = (0..WRITES).filter(|_| {
+                let until = Deadline::after(6 * HOLDS);
+                store.inner.write(|_| Ok(())).is_ok() && !until.has_passed()
+            });
+            let in_time = in_time.count();
+            is_over.store(true, Ordering::Relaxed);
+            in_time
+        });
+        assert!(in_time > WRITES / 2, "{in_time} of {WRITES}");
     }
 
     /// A writer that does not ring (SQLite's own) and one that does are both waited for, and a

@@ -60,6 +60,9 @@ impl Door {
         // A forked child was signalled. With a signal of ours it stays raised for all who wait.
         if let Some(interrupt) = interrupt.filter(|_| !cancel.is_cancelled()) {
             interrupt.lower();
+            if cancel.is_cancelled() {
+                interrupt.raise();
+            }
         }
         true
     }

@@ -38,6 +38,9 @@ pub(crate) struct Listener {
     stop: Arc<Stop>,
     hears: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    /// The last one to let go of it is not that thread: closing a connection may have to wait for a
+    /// fork, and the thread that forks is the one that may.
+    _watcher: Arc<Watcher>,
 }
 
 impl Listener {
@@ -56,7 +59,7 @@ impl Listener {
         }
         let (stop, hears) = (Arc::<Stop>::default(), Arc::<AtomicBool>::default());
         let (seen_stop, says_hears) = (Arc::clone(&stop), Arc::clone(&hears));
-        let watcher = Arc::clone(watcher);
+        let (watcher, kept) = (Arc::clone(watcher), Arc::clone(watcher));
         let thread = std::thread::Builder::new()
             .name("incumbent-bell".to_owned())
             .stack_size(STACK)
@@ -86,7 +89,8 @@ impl Listener {
             })
             .map_err(|error| tracing::debug!(%error, "commits are noticed a little later"))
             .ok()?;
-        Some(Self { creator_pid: std::process::id(), stop, hears, thread: Some(thread) })
+        let creator_pid = std::process::id();
+        Some(Self { creator_pid, stop, hears, thread: Some(thread), _watcher: kept })
     }
 
     /// Whether we are told of commits: else whoever waits for them looks often.

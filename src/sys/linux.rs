@@ -43,12 +43,13 @@ use super::procfs;
 pub(crate) use super::unix::directory_state;
 use super::unix::own_pid;
 pub use super::unix::{
-    command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,
-    foreign_unlock, free_space, give_to_owner_of_directory, is_mounted_read_only, link_beside,
-    linked_file_key, lock_self_test, may_read, may_write, open_anchor_file, open_file_facts,
-    open_file_key, open_foreign_lock_file, read_at, rename_beside, try_foreign_lock,
+    await_command_lock, command_lock, create_anchor_file, create_private_dirs, effective_uid,
+    file_facts, file_key, foreign_unlock, free_space, give_to_owner_of_directory,
+    is_mounted_read_only, link_beside, linked_file_key, lock_self_test, may_read, may_write,
+    open_anchor_file, open_file_facts, open_file_key, open_foreign_lock_file, read_at,
+    rename_beside, try_foreign_lock,
 };
-pub use super::unix::{hold_command_lock, owner_follows, say_that_we_follow};
+pub use super::unix::{hold_command_lock, open_command_lock, owner_follows, say_that_we_follow};
 use super::{Looks, note};
 
 /// Reads a whole file of `/proc`; these files have no size to ask for.

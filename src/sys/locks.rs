@@ -27,6 +27,22 @@ pub(crate) fn command_lock(file: &std::fs::File) -> io::Result<CommandLocks> {
     os::command_lock(file)
 }
 
+/// The file at `path`, to wait for its lock.
+///
+/// # Errors
+/// As `open(2)`; `Unsupported` elsewhere than on Linux.
+pub(crate) fn open_command_lock(path: &Path) -> io::Result<std::fs::File> {
+    os::open_command_lock(path)
+}
+
+/// Waits until nobody holds the lock of the command itself on the file.
+///
+/// # Errors
+/// As `fcntl(2)`; `Unsupported` elsewhere than on Linux.
+pub(crate) fn await_command_lock(file: &std::fs::File) -> io::Result<()> {
+    os::await_command_lock(file)
+}
+
 /// Notes on an anchor, for as long as this open file of it, that its owner goes on with whomever
 /// its command hands over to: by a shared record lock of the open file, which changes nothing else.
 ///

@@ -32,12 +32,13 @@ pub use super::own_group::is_private_group;
 pub(crate) use super::unix::directory_state;
 use super::unix::{WAIT_MAX, kernel_pid, monotonic, own_pid};
 pub use super::unix::{
-    command_lock, create_anchor_file, create_private_dirs, effective_uid, file_facts, file_key,
-    foreign_unlock, free_space, give_to_owner_of_directory, is_mounted_read_only, link_beside,
-    linked_file_key, lock_self_test, may_read, may_write, open_anchor_file, open_file_facts,
-    open_file_key, open_foreign_lock_file, read_at, rename_beside, try_foreign_lock,
+    await_command_lock, command_lock, create_anchor_file, create_private_dirs, effective_uid,
+    file_facts, file_key, foreign_unlock, free_space, give_to_owner_of_directory,
+    is_mounted_read_only, link_beside, linked_file_key, lock_self_test, may_read, may_write,
+    open_anchor_file, open_file_facts, open_file_key, open_foreign_lock_file, read_at,
+    rename_beside, try_foreign_lock,
 };
-pub use super::unix::{hold_command_lock, owner_follows, say_that_we_follow};
+pub use super::unix::{hold_command_lock, open_command_lock, owner_follows, say_that_we_follow};
 use super::{
     Existence, Filesystem, FilesystemClass, OpenProcessError, Pid, ProcessFacts, ProcessNumber,
     ProcessState, StartTime, StartTimeUnit, Supervision,

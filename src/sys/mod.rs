@@ -185,8 +185,10 @@ pub use locks::{
     processes_with_files_of, processes_with_open_file, record_lock_holder, record_lock_holders,
     shares_mounts_with,
 };
-pub(crate) use locks::{command_lock, foreign_unlock, listed_lock, try_foreign_lock};
-pub(crate) use locks::{hold_command_lock, owner_follows, say_that_we_follow};
+pub(crate) use locks::{
+    await_command_lock, command_lock, foreign_unlock, hold_command_lock, listed_lock,
+    open_command_lock, owner_follows, say_that_we_follow, try_foreign_lock,
+};
 pub(crate) use machine::{HAS_PID_NAMESPACES, is_first_pid_namespace, is_private_group};
 pub use machine::{
     STATE_DIRECTORY, asleep_ms, boot_clock_ms, boot_id, effective_uid, host_id, pid_namespace,

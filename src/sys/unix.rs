@@ -16,9 +16,10 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 pub use self::locks::{
-    command_lock, foreign_unlock, lock_self_test, open_foreign_lock_file, try_foreign_lock,
+    await_command_lock, command_lock, foreign_unlock, lock_self_test, open_foreign_lock_file,
+    try_foreign_lock,
 };
-pub use self::locks::{hold_command_lock, owner_follows, say_that_we_follow};
+pub use self::locks::{hold_command_lock, open_command_lock, owner_follows, say_that_we_follow};
 use super::{DirectoryState, FileFacts, FileId, FileKey, FreeSpace, Pid, note};
 
 /// For files and directories of ours: nobody else may read which tokens are in use.

@@ -33,8 +33,9 @@ pub use self::files::{
     owners_of_links, path_of_open, pin_directory, read_at, rename_beside, set_mode, set_mode_in,
 };
 pub use self::locks::{
-    command_lock, create_anchor_file, foreign_unlock, hold_command_lock, lock_self_test,
-    open_anchor_file, open_foreign_lock_file, owner_follows, say_that_we_follow, try_foreign_lock,
+    await_command_lock, command_lock, create_anchor_file, foreign_unlock, hold_command_lock,
+    lock_self_test, open_anchor_file, open_command_lock, open_foreign_lock_file, owner_follows,
+    say_that_we_follow, try_foreign_lock,
 };
 pub(crate) use super::elsewhere::each_name;
 pub use super::elsewhere::{

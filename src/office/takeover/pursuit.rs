@@ -21,8 +21,9 @@ use crate::{Cancel, Wanted, sys};
 /// without ending, or cannot be pinned. Each costs some 40 µs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// How long a `run` may take to find its marker.
-const LOOKS_WITHIN: Duration = Duration::from_millis(500);
+/// How long a `run` may take to find its marker, where nothing tells it of one: it looks once a
+/// second.
+const LOOKS_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// How long a `run` whose command was killed may take to record that and to end by itself.
 const RUN_ENDS_WITHIN: Duration = Duration::from_secs(2);

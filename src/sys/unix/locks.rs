@@ -56,7 +56,7 @@ pub fn hold_command_lock(path: &Path) -> io::Result<()> {
         let done = unsafe { libc::fcntl(kept.as_raw_fd(), command, &raw const shared) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    set(libc::F_SETLK, COMMAND_BYTE)?;
+    set_shared(|| set(libc::F_SETLK, COMMAND_BYTE))?;
     // Of the open file, which whatever the command starts inherits. Before Linux 3.15, and on
     // macOS, there are no such locks, and then nobody is known by one.
     #[cfg(target_os = "linux")]
@@ -64,6 +64,56 @@ pub fn hold_command_lock(path: &Path) -> io::Result<()> {
     // It ends with the process, whatever program that becomes.
     std::mem::forget(kept);
     Ok(())
+}
+
+/// Whoever waits for the lock to be free has it for a moment ([`await_command_lock`]).
+fn set_shared(mut set: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    const ATTEMPTS: u32 = 200;
+    for _ in 0..ATTEMPTS {
+        match set() {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
+    set()
+}
+
+/// For writing: only then a lock can be waited for that excludes the shared ones.
+#[cfg(target_os = "linux")]
+pub fn open_command_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    regular(options.open(path)?, path)
+}
+
+/// By a lock of the open file, which is waited for without an end, and given back at once. Nobody
+/// who looks sees one who waits, and whoever looks in that instant takes the command for alive.
+#[cfg(target_os = "linux")]
+pub fn await_command_lock(file: &File) -> io::Result<()> {
+    let set = |command, kind| {
+        let lock = record_lock(kind, COMMAND_BYTE);
+        // SAFETY: `lock` is a whole `flock` that the kernel only reads.
+        match unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const lock) } {
+            0 => Ok(()),
+            _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        }
+    };
+    retry(|| set(libc::F_OFD_SETLKW, lock_kind::WRITE))?;
+    retry(|| set(libc::F_OFD_SETLK, lock_kind::NONE))?;
+    Ok(())
+}
+
+/// There are no locks of an open file.
+#[cfg(not(target_os = "linux"))]
+pub fn open_command_lock(_path: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn await_command_lock(_file: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The kinds of record locks, in the type of their field; some systems have another type for the

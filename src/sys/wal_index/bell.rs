@@ -37,6 +37,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::clock::Deadline;
 use crate::sys::unix::{WAIT_MAX, monotonic};
 
 /// `WalIndexHdr.iChange` of the first copy.
@@ -96,6 +97,11 @@ impl Bell {
         };
         heard(code)
     }
+
+    /// Whether the word has changed since. The kernel looks: our mapping may be gone.
+    pub fn has_rung(self) -> bool {
+        self.wait_for_turn(Duration::ZERO) == Heard::Ring
+    }
 }
 
 /// Says to those who wait with it that they are to stop.
@@ -115,7 +121,14 @@ impl Stop {
 
     /// Sleeps so long, unless it is set before.
     pub fn wait(&self, timeout: Duration) {
-        wait_for_any(&[self.waited()], timeout);
+        /// Where the kernel knows no such wait, it is set so much sooner than it is seen.
+        const STEP: Duration = Duration::from_millis(50);
+        let until = Deadline::after(timeout);
+        while !self.is_set() && !until.has_passed() {
+            if wait_for_any(&[self.waited()], until.remaining()) == Heard::Deaf {
+                std::thread::sleep(until.remaining().min(STEP));
+            }
+        }
     }
 
     fn waited(&self) -> Waited {
@@ -193,7 +206,11 @@ fn heard(code: c_long) -> Heard {
         // It has changed before we slept.
         Some(libc::EAGAIN) => Heard::Ring,
         Some(libc::ETIMEDOUT | libc::EINTR | libc::EFAULT) => Heard::Nothing,
-        // ENOSYS, EPERM: not here. ENOMEM, EINVAL: not now, as far as we are concerned.
+        Some(libc::ENOMEM) => {
+            std::thread::sleep(Duration::from_millis(10));
+            Heard::Nothing
+        }
+        // ENOSYS, EPERM, EINVAL: not here.
         _ => Heard::Deaf,
     }
 }

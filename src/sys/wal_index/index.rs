@@ -240,6 +240,8 @@ impl OpenIndex {
         let is_for_writing = bits(first, count) & WRITER != 0;
         // In a forked child nothing is mapped.
         if !is_for_writing || self.shm.is_closed() {
+            // What is waited for next is this.
+            bell::set_turn(None);
             return self.lock_bytes(first, count, flags);
         }
         let is_unlock = flags & ffi::SQLITE_SHM_UNLOCK != 0;

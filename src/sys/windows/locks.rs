@@ -110,6 +110,16 @@ pub fn command_lock(_file: &File) -> io::Result<CommandLocks> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// As above.
+pub fn open_command_lock(_path: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// As above.
+pub fn await_command_lock(_file: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 pub fn try_foreign_lock(file: &File, sharing: Sharing) -> io::Result<bool> {
     let mut at = OVERLAPPED::default();
     at.Anonymous.Anonymous.Offset = FOREIGN_LOCK_OFFSET;

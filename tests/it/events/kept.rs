@@ -112,6 +112,38 @@ fn events_lost_stands_where_the_lost_ones_were() {
     }
 }
 
+/// As in a copy of before these events came; returns how many there were.
+fn restore(sandbox: &Sandbox, which: &str) -> usize {
+    const KEEPS_IDS: &str = "SELECT sql FROM sqlite_schema WHERE name = 'newest_event_stays'";
+    let (_, trigger) = sandbox.json(["sql", KEEPS_IDS]);
+    sandbox.forge("DROP TRIGGER newest_event_stays");
+    let deleted = sandbox.forge(&format!("DELETE FROM events WHERE {which}"));
+    sandbox.forge(trigger[0]["sql"].as_str().unwrap());
+    deleted
+}
+
+/// A person who deletes the newest events leaves one that says so, and their ids do not come again:
+/// whoever reads from there on misses nothing.
+#[test]
+fn the_ids_of_events_that_were_deleted_by_hand_do_not_come_again() {
+    let sandbox = Sandbox::new();
+    let store = Store::open(sandbox.db()).unwrap();
+    let desire = |word: &str| sandbox.cli(["desired", word]).assert_code(0);
+    desire("running");
+    desire("stopped");
+    let read_last = store.events().unwrap().position();
+    for which in ["id = (SELECT max(id) FROM events)", "id > 0"] {
+        sandbox.forge(&format!("DELETE FROM events WHERE {which}"));
+    }
+    desire("running");
+    let mut events = store.events().unwrap().after(read_last);
+    let told: Vec<_> = std::iter::from_fn(|| events.next_event(Wait::No).unwrap()).collect();
+    let told: Vec<_> = told.iter().map(|event| event.event.as_str()).collect();
+    let (last, before) = told.split_last().unwrap();
+    assert_eq!(*last, "desired_changed");
+    assert!(!before.is_empty() && before.iter().all(|it| *it == "events_lost"), "{told:?}");
+}
+
 /// A copy of yesterday was restored into the store: its ids are drawn anew, from below where the
 /// follower is. It must not wait until they have caught up, and what it knows is worth nothing.
 #[test]
@@ -122,10 +154,7 @@ fn a_follower_of_a_store_that_went_back_in_time_goes_on() {
     drop(party);
     let mut follower = sandbox.follow_from_now(&[]);
     let newest = sandbox.newest();
-    assert_eq!(
-        sandbox.forge("DELETE FROM events WHERE id > 10"),
-        usize::try_from(newest - 10).unwrap()
-    );
+    assert_eq!(restore(&sandbox, "id > 10"), usize::try_from(newest - 10).unwrap());
     let lost = next(&mut follower);
     assert_eq!((&lost["event"], &lost["detail"]), (&json!("events_lost"), &json!({"count": null})));
     sandbox.cli(["desired", "running"]).assert_code(0);
@@ -145,7 +174,7 @@ fn a_restored_store_that_has_overtaken_its_reader_is_noticed() {
     }
     let mut events = store.events().unwrap();
     let read_last = events.position();
-    sandbox.forge(&format!("DELETE FROM events WHERE id >= {read_last}"));
+    restore(&sandbox, &format!("id >= {read_last}"));
     for word in ["stopped", "running", "stopped"] {
         desire(word);
     }

@@ -4,7 +4,8 @@
 use rustix::process::Signal;
 
 use crate::support::{
-    Identity, LIMIT, Process, Run, Sandbox, eventually, has, is_root, kill, pid_namespace, skipped,
+    Identity, LIMIT, Process, Run, Sandbox, eventually, has, has_thread, is_root, kill,
+    pid_namespace, skipped,
 };
 
 /// A command with another user id, which PDEATHSIG does not end.
@@ -83,6 +84,10 @@ fn a_command_that_lost_its_lock_is_unknown_from_elsewhere() {
     let script = "echo $$; read -r go; exec 64<&-; echo closed; exec cat";
     let mut run = sandbox.hold_with(&[&ANOTHER_USER[..], &["bash", "-c", script]].concat());
     assert_eq!(sandbox.command_lock(), "held");
+    // Also one that does so late, when the run sleeps: the kernel tells it.
+    eventually("somebody waits for the lock", LIMIT, || {
+        has_thread(run.pid(), "incumbent-lock").then_some(())
+    });
     run.process.say("go");
     assert_eq!(run.process.line(), "closed");
     eventually("that is on record", LIMIT, || (sandbox.command_lock() == "lost").then_some(()));

@@ -23,8 +23,6 @@ fn wakes_of(pids: &[u32]) -> Vec<u64> {
 /// it was young. It holds because they are told of commits.
 #[test]
 fn a_run_a_waiter_and_a_keeper_that_are_idle_wake_once_a_second() {
-    /// A command that may have closed what it was given is looked at more often.
-    const YOUNG: Duration = Duration::from_secs(4);
     let sandbox = Sandbox::new();
     let run = sandbox.hold(&[]);
     let waits = ["run", "--no-backoff", "--wait", "--", "true"];
@@ -39,7 +37,6 @@ fn a_run_a_waiter_and_a_keeper_that_are_idle_wake_once_a_second() {
         let pair = || Some([*sandbox.keepers().first()?, *sandbox.second_keepers().first()?]);
         eventually("two keepers", LIMIT, pair)
     };
-    std::thread::sleep(YOUNG);
     let pids = [run.pid(), waiter.pid(), first, second];
     let wakes = eventually("a quiet while", LIMIT, || {
         let wakes = wakes_of(&pids);

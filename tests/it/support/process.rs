@@ -496,6 +496,13 @@ fn threads_of(pid: u32) -> Vec<String> {
     entries.map(of_thread).collect()
 }
 
+/// Whether a process has a thread of this name.
+pub fn has_thread(pid: u32, name: &str) -> bool {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut names = entries.filter_map(|it| std::fs::read_to_string(it.path().join("comm")).ok());
+    names.any(|it| it.trim_end() == name)
+}
+
 /// How often the threads of a process have gone to sleep, those that live.
 pub fn threads_slept(pid: u32) -> u64 {
     let slept = |status: String| -> Option<u64> {
