@@ -88,10 +88,11 @@ mod tests {
             std::thread::yield_now();
         }
         let (told, is_told) = mpsc::channel();
+        // Before anything is committed.
+        let mut seen = watcher.version().unwrap();
         std::thread::scope(|scope| {
             let (door, cancel, watcher) = (&door, &cancel, &watcher);
             scope.spawn(move || {
-                let mut seen = watcher.version().unwrap();
                 while !cancel.is_cancelled() {
                     assert!(door.wait(cancel, &[], Duration::from_mins(1)));
                     let now = watcher.version().unwrap();
