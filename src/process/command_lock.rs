@@ -97,8 +97,9 @@ mod of_run {
             /// It makes two system calls.
             const STACK: usize = 128 << 10;
             let opened = sys::open_command_lock(&self.path);
-            let is_same = |file: &File| matches!(sys::open_file_key(file), Ok(Some(key)) if key.inode == self.inode);
-            let Some(file) = opened.ok().filter(is_same) else { return false };
+            let inode = |file: &File| sys::open_file_key(file).ok().flatten().map(|key| key.inode);
+            let opened = opened.ok().filter(|file| inode(file) == Some(self.inode));
+            let Some(file) = opened else { return false };
             let wait = move || tell(sys::await_command_lock(&file).is_ok());
             let thread = std::thread::Builder::new().name("incumbent-lock".to_owned());
             // It ends with the command, or with us.

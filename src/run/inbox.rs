@@ -11,7 +11,6 @@ use crate::forensics::snapshot::received;
 use crate::process::exit_code::{ExitCause, ExitCodes};
 use crate::run::notify::Notification;
 use crate::run::plan::Extent;
-use crate::run::supervised::Watched;
 use crate::sys::signals::Catcher;
 use crate::sys::{Caught, Received, Shortage, jobs, signals, supervise};
 use crate::{Cancel, Error, Result, sys};
@@ -130,6 +129,15 @@ pub(crate) enum RunEvent {
     Committed,
     /// Nobody holds the command's lock any more, or who waits for that cannot.
     CommandLock(Watched),
+}
+
+/// Whether the kernel tells when the command loses its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    Yes,
+    /// Not yet, or not any more: it has told.
+    No,
+    Cannot,
 }
 
 /// A signal, and who sent it: whoever only sends one has ended by the time anybody else looks. All

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use crate::records::CommandLock;
-use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent};
+use crate::run::inbox::{Inbox, LOOK_EVERY, RunEvent, Watched};
 use crate::run::start::Child;
-use crate::run::supervised::{Life, Supervised, Watched};
+use crate::run::supervised::{Life, Supervised};
 use crate::store::listener::Listener;
 
 impl Supervised<'_> {

@@ -14,10 +14,11 @@ use crate::error::{Error, ErrorKind as Kind};
 use crate::owner::request::{Request, asked_to_end, request_to};
 use crate::patience::with_budget;
 use crate::records::markers::Marker;
+use crate::run::inbox::Watched;
 use crate::run::notice::Notice;
 use crate::run::said::Said;
 use crate::run::start::{NotStarted, Started, start};
-use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Watched, Why};
+use crate::run::supervised::{Ending, LOOK_BUDGET, Life, Supervised, Why};
 use crate::sys::ExecFailure;
 
 impl Supervised<'_> {

@@ -10,7 +10,7 @@ use crate::process::descendants::LeftOver;
 use crate::process::older::hold::Hold;
 use crate::records::markers::Marker;
 use crate::run::beside::Beside;
-use crate::run::inbox::Signalled;
+use crate::run::inbox::{Signalled, Watched};
 use crate::run::notice::Notice;
 use crate::run::plan::Run;
 use crate::run::start::{Child, Leash, Started};
@@ -227,15 +227,6 @@ impl AskedEnd {
         let is_it = end == ChildEnd::Signalled(self.signal.number);
         self.may_be_followed() || (is_it && !self.until.has_passed())
     }
-}
-
-/// Whether the kernel tells when the command loses its lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Watched {
-    Yes,
-    /// Not yet, or not any more: it has told.
-    No,
-    Cannot,
 }
 
 pub(super) fn command_lock_is_held(store: &Store, file: Option<&LockFile>) -> bool {

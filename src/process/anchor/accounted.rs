@@ -120,8 +120,9 @@ pub(crate) struct Accounted {
 
 impl Accounted {
     /// The names that have to be looked at, in the store as it is now, inside a write transaction:
-    /// nobody else makes an anchor meanwhile. Whether it `has` an event is asked. `now` is the wall clock of the system, since the Unix
-    /// epoch; without it nothing is concluded from the directory's times.
+    /// nobody else makes an anchor meanwhile. Whether it `has` an event is asked. `now` is the wall
+    /// clock of the system, since the Unix epoch; without it nothing is concluded from the
+    /// directory's times.
     pub(crate) fn unknown(
         &mut self,
         directory: &Path,

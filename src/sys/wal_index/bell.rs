@@ -37,7 +37,6 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::clock::Deadline;
 use crate::sys::unix::{WAIT_MAX, monotonic};
 
 /// `WalIndexHdr.iChange` of the first copy.
@@ -123,10 +122,14 @@ impl Stop {
     pub fn wait(&self, timeout: Duration) {
         /// Where the kernel knows no such wait, it is set so much sooner than it is seen.
         const STEP: Duration = Duration::from_millis(50);
-        let until = Deadline::after(timeout);
-        while !self.is_set() && !until.has_passed() {
-            if wait_for_any(&[self.waited()], until.remaining()) == Heard::Deaf {
-                std::thread::sleep(until.remaining().min(STEP));
+        let until = monotonic().saturating_add(timeout);
+        while !self.is_set() {
+            let left = until.saturating_sub(monotonic());
+            if left.is_zero() {
+                break;
+            }
+            if wait_for_any(&[self.waited()], left) == Heard::Deaf {
+                std::thread::sleep(left.min(STEP));
             }
         }
     }
