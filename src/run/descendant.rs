@@ -79,7 +79,7 @@ impl Supervised<'_> {
         if !self.uncollected.is_empty() {
             return true;
         }
-        if !supervise::reap_up_to(command.pid) {
+        if !supervise::reap_up_to(command.pid, command.start_time) {
             return false;
         }
         self.beside.hear_last_words();
@@ -106,12 +106,12 @@ impl Supervised<'_> {
             drop(supervise::reap());
             return None;
         };
-        let pid = before.0.pid;
+        let (pid, start_time) = (before.0.pid, before.0.start_time);
         let has_ended = if self.uncollected.is_empty() {
-            supervise::reap_up_to(pid)
+            supervise::reap_up_to(pid, start_time)
         } else {
             // A predecessor that waits to be collected is met first.
-            supervise::has_ended_child(pid)
+            supervise::has_ended_command(pid, start_time)
         };
         if !has_ended {
             return None;

@@ -34,7 +34,7 @@ impl Supervised<'_> {
             };
             self.follow(before, successor);
             // They may have ended one right after the other.
-            match supervise::reap_child(successor.0.pid) {
+            match supervise::reap_command(successor.0.pid, successor.0.start_time) {
                 Some(ended) => end = ended,
                 None => break,
             }
@@ -50,10 +50,10 @@ impl Supervised<'_> {
         let successor = self.successor_of(before)?;
         self.unseen = None;
         let Some(successor) = successor else { return Ok(false) };
-        let pid = successor.0.pid;
+        let (pid, start_time) = (successor.0.pid, successor.0.start_time);
         let is_followed = self.child().is_some_and(|child| child.0.pid == pid);
         // It became ours with the end of the one before, and may have ended meanwhile.
-        if !is_followed && supervise::reap_child(pid).is_some() {
+        if !is_followed && supervise::reap_command(pid, start_time).is_some() {
             return Ok(false);
         }
         self.follow(before, successor);

@@ -121,9 +121,10 @@ impl Supervised<'_> {
             Extent::Whole => supervise::reap(),
             Extent::Part => Vec::new(),
         };
-        let pid = self.child()?.0.pid;
+        let Child(command) = self.child()?;
+        let pid = command.pid;
         let end = collected.iter().find(|(ended, _)| *ended == pid).map(|it| it.1);
-        end.or_else(|| supervise::reap_child(pid))
+        end.or_else(|| supervise::reap_command(pid, command.start_time))
     }
 
     /// The row says that the command holds its lock only while that is so: a claimant who cannot

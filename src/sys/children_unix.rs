@@ -7,7 +7,7 @@ use std::io;
 use parking_lot::Mutex;
 use rustix::process::WaitOptions;
 
-use super::{ChildEnd, Pid};
+use super::{ChildEnd, Pid, StartTime, process_facts};
 
 /// How children ended that were collected last. A successor may be ours to collect while the
 /// command before it still ends, thread by thread, and is known as the command only after that.
@@ -43,30 +43,55 @@ pub(crate) fn reap() -> Vec<(Pid, ChildEnd)> {
 /// How the child `pid` ended, if it has, also if it was collected with others just now. Others are
 /// left to whoever started them.
 pub(crate) fn reap_child(pid: Pid) -> Option<ChildEnd> {
-    /// Somebody else has collected it, and keeps to himself how it ended.
-    const COLLECTED_ELSEWHERE: ChildEnd = ChildEnd::Exited(255);
+    collect(pid).unwrap_or(Some(COLLECTED_ELSEWHERE))
+}
 
-    let child = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)?;
+/// The same of a command, which was started then. One that took the place of another one that
+/// still ends is not our child yet: it has not ended, as far as we are concerned, while it is there.
+pub(crate) fn reap_command(pid: Pid, start_time: Option<StartTime>) -> Option<ChildEnd> {
+    match collect(pid) {
+        Ok(end) => end,
+        Err(NotOurs) if is_there(pid, start_time) => None,
+        Err(NotOurs) => Some(COLLECTED_ELSEWHERE),
+    }
+}
+
+/// Somebody else has collected it, and keeps to himself how it ended.
+const COLLECTED_ELSEWHERE: ChildEnd = ChildEnd::Exited(255);
+
+/// It is no child of ours, or none any more, and was not collected just now.
+struct NotOurs;
+
+fn collect(pid: Pid) -> Result<Option<ChildEnd>, NotOurs> {
+    let Some(child) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
+        return Ok(None);
+    };
     loop {
         match rustix::process::waitpid(Some(child), WaitOptions::NOHANG) {
             Ok(Some((_, status))) => {
                 let signalled = || status.terminating_signal().map(ChildEnd::Signalled);
-                return status.exit_status().map(ChildEnd::Exited).or_else(signalled);
+                return Ok(status.exit_status().map(ChildEnd::Exited).or_else(signalled));
             }
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::CHILD) => {
                 let collected = COLLECTED.lock();
                 let known = collected.iter().find(|known| known.0 == pid).map(|known| known.1);
-                return Some(known.unwrap_or(COLLECTED_ELSEWHERE));
+                return known.map(Some).ok_or(NotOurs);
             }
-            Ok(None) | Err(_) => return None,
+            Ok(None) | Err(_) => return Ok(None),
         }
     }
 }
 
-/// Collects children that have ended until it meets `last`, and leaves that one as it is: what it
-/// had started is ours by then, and its pid is nobody else's yet. Whether that has ended.
-pub(crate) fn reap_up_to(last: Pid) -> bool {
+/// Living or not.
+fn is_there(pid: Pid, start_time: Option<StartTime>) -> bool {
+    start_time.is_some() && process_facts(pid).start_time == start_time
+}
+
+/// Collects children that have ended until it meets the command `last`, and leaves that one as it
+/// is: what it had started is ours by then, and its pid is nobody else's yet. Whether that has
+/// ended.
+pub(crate) fn reap_up_to(last: Pid, start_time: Option<StartTime>) -> bool {
     while let Ok(Some(pid)) = ended_child(libc::P_ALL, 0) {
         if pid == last {
             return true;
@@ -76,14 +101,14 @@ pub(crate) fn reap_up_to(last: Pid) -> bool {
             None => return false,
         }
     }
-    has_ended_child(last)
+    has_ended_command(last, start_time)
 }
 
-/// Whether our child `pid` has ended; also if it was collected.
-pub(crate) fn has_ended_child(pid: Pid) -> bool {
+/// Whether the command `pid` has ended; also if it was collected.
+pub(crate) fn has_ended_command(pid: Pid, start_time: Option<StartTime>) -> bool {
     match ended_child(libc::P_PID, pid) {
         Ok(ended) => ended.is_some(),
-        Err(error) => error.raw_os_error() == Some(libc::ECHILD),
+        Err(error) => error.raw_os_error() == Some(libc::ECHILD) && !is_there(pid, start_time),
     }
 }
 

@@ -22,7 +22,7 @@ use rustix::process::Signal;
 use signal_hook::consts::signal as number;
 
 pub(crate) use super::children::{
-    has_ended_child, may_have_children, reap, reap_child, reap_up_to,
+    has_ended_command, may_have_children, reap, reap_child, reap_command, reap_up_to,
 };
 pub(crate) use super::detached::{
     catch_request_to_end, close_standard_output, detach, detach_with, follow_to_cgroup,

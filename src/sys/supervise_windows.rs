@@ -377,18 +377,23 @@ pub(crate) fn adopts_orphans() -> bool {
 }
 
 /// Whether our child `last` has ended; there are no orphans to be collected before it.
-pub(crate) fn reap_up_to(last: Pid) -> bool {
-    has_ended_child(last)
+pub(crate) fn reap_up_to(last: Pid, start_time: Option<StartTime>) -> bool {
+    has_ended_command(last, start_time)
 }
 
 /// Whether our child `pid` has ended and was not collected.
-pub(crate) fn has_ended_child(pid: Pid) -> bool {
+pub(crate) fn has_ended_command(pid: Pid, _start_time: Option<StartTime>) -> bool {
     started().iter().any(|command| command.pid == pid && command.end().is_some())
 }
 
 /// Whether there may be a child of ours: what a command leaves behind is nobody's.
 pub(crate) fn may_have_children() -> bool {
     false
+}
+
+/// As [`reap_child`]: only a child of ours is a command here.
+pub(crate) fn reap_command(pid: Pid, _start_time: Option<StartTime>) -> Option<ChildEnd> {
+    reap_child(pid)
 }
 
 /// How the child `pid` ended, if it has.

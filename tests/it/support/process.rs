@@ -149,7 +149,10 @@ impl Process {
             match self.err.next(LIMIT) {
                 Some(line) if line.contains(words) => return line,
                 Some(_) => {}
-                None => panic!("standard error was closed without {words:?}"),
+                None => panic!(
+                    "standard error was closed without {words:?} behind: {}",
+                    self.said_so_far()
+                ),
             }
         }
     }
@@ -224,11 +227,16 @@ impl Process {
             wait_ended(self.pid(), limit),
             "pid {} has not ended within {limit:?}; standard error: {:?}",
             self.pid(),
-            self.err.rest(Duration::ZERO).0
+            self.said_so_far()
         );
         let status = self.child.wait().unwrap();
         self.status = Some(status);
         status
+    }
+
+    /// What it has said on standard error, to explain what is not as it should be.
+    pub fn said_so_far(&mut self) -> String {
+        self.err.rest(Duration::ZERO).0
     }
 
     /// Kills it, and collects it.
