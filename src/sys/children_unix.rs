@@ -47,7 +47,7 @@ pub(crate) fn reap_child(pid: Pid) -> Option<ChildEnd> {
 }
 
 /// The same of a command, which was started then. One that took the place of another one that
-/// still ends is not our child yet: it has not ended, as far as we are concerned, while it is there.
+/// still ends is not our child yet: it has not ended, as far as we know, while it is there.
 pub(crate) fn reap_command(pid: Pid, start_time: Option<StartTime>) -> Option<ChildEnd> {
     match collect(pid) {
         Ok(end) => end,
