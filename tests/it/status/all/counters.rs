@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use incumbent::Store;
 use serde_json::{Value, json};
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use super::metrics::{Metrics, Series};
 use super::offices::Town;
 use crate::status::set::damage::damage;
-use crate::support::{LIMIT, Process, START, Sandbox, has, skipped, tenure_of};
+use crate::support::{LIMIT, Process, START, Sandbox, has, python_with, skipped, tenure_of};
 
 /// Symptom: a monitor saw that nothing ran, and never that it was started forty times in between.
 /// It holds because each start, refusal, restart, takeover and end is counted where it is written.
@@ -198,15 +197,14 @@ families = list(text_string_to_metric_families(sys.stdin.read()))
 kinds = {family.name: family.type for family in families}
 samples = [[it.name, it.labels, it.value] for family in families for it in family.samples]
 print(json.dumps([kinds, samples]))";
-    let knows_it = Command::new("python3").args(["-c", "import prometheus_client"]).output();
-    if !knows_it.is_ok_and(|answer| answer.status.success()) {
+    let Some(python) = python_with("prometheus_client") else {
         return skipped("needs python3 with prometheus_client");
-    }
+    };
     let sandbox = Sandbox::new();
     let _town = Town::build(&sandbox);
     let text = sandbox.cli(["status", "--metrics"]).assert_code(0).out;
     let ours = Metrics::parse(&text);
-    let mut reader = sandbox.program("python3");
+    let mut reader = sandbox.program(python);
     reader.args(["-c", READER]);
     let mut reader = Process::start(reader);
     reader.write(&text);
