@@ -20,6 +20,10 @@ soak duration="30min":
 bench name="ratios":
     cargo bench --bench {{ name }}
 
+# The Python package: wheel, tests, types; `just python --quick -k fork` for a part of it.
+python *arguments:
+    .ci/python {{ arguments }}
+
 # The other platforms: Windows under wine, macOS compiled.
 ports:
     .ci/windows

@@ -80,6 +80,8 @@ pub struct Run {
     pub(super) kept_stderr: Option<usize>,
     /// Who is told how the command ended.
     pub(super) on_end: Option<Vec<OsString>>,
+    /// Whether older programs are shown what the command says.
+    pub(super) mirrors: bool,
     /// For how long a command may be unresponsive.
     pub(super) restart_unresponsive: Option<Duration>,
     pub(super) extent: Extent,
@@ -140,6 +142,7 @@ impl Run {
             pid_file: None,
             kept_stderr: None,
             on_end: None,
+            mirrors: false,
             restart_unresponsive: None,
             extent: Extent::Part,
             form: Form::Parent,
@@ -224,6 +227,17 @@ impl Run {
     /// `restarting` and `db`; null for what is not known. Later versions may add others.
     pub fn on_end(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.on_end = Some(command.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Keeps `gateway_state.json` in the directory of
+    /// [`ClaimOptions::legacy_home`](crate::ClaimOptions::legacy_home) as the store has it: what
+    /// the command says ([`StatusUpdate`](crate::StatusUpdate), `status-set`) is there within a
+    /// second, whole, and again where it was removed. When the command has ended, it says
+    /// `stopped`, or the final state that the command named. For programs that still read that
+    /// file; it is never read here. Not possible without such a directory; [`Run::run`] says so.
+    pub fn mirror(mut self) -> Self {
+        self.mirrors = true;
         self
     }
 
@@ -344,6 +358,12 @@ impl Run {
         // A gateway that works is not ended for a command that nothing here can hold.
         if supervise::HOLDS_BY_HELPER {
             HelperProgram::find()?.check_exists()?;
+        }
+        if self.mirrors && self.claim.legacy_home.is_none() {
+            return Err(Error::invalid(
+                "a run cannot mirror without the directory of an older program",
+            )
+            .with_hints("name one (`ClaimOptions::legacy_home`)", "name one (`--mirror=DIR`)"));
         }
         self.check_leaves()?;
         self.check_in_place()?;

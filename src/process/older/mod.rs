@@ -12,6 +12,7 @@ pub(crate) mod lock;
 pub(crate) mod lock_holder;
 pub(crate) mod looks;
 pub(crate) mod marker_file;
+pub(crate) mod said;
 pub(crate) mod wire;
 
 use crate::names::MarkerName;
