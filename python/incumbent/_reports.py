@@ -259,6 +259,8 @@ class LastEnd(Report):
     reason: str = ""
     by: str | None = None
     at: datetime | None = _time()
+    #: When somebody else first saw that it had ended. It ended some time before.
+    exit_seen_at: datetime | None = _time()
     exit_code: int | None = None
     signal: int | None = None
     detail: str | None = None
@@ -368,6 +370,8 @@ class Incarnation(Report):
     pid: int | None = None
     started_at: datetime | None = _time()
     ended_at: datetime | None = _time()
+    #: When somebody else first saw that it had ended. It ended some time before.
+    exit_seen_at: datetime | None = _time()
     end_reason: str | None = None
     ended_by: str | None = None
     exit_code: int | None = None

@@ -1,19 +1,23 @@
-//! A mirror of what the gateway says, for programs that still read `gateway_state.json`.
+//! A mirror of what the gateway says, for programs that still read `gateway_state.json`, and of its
+//! heartbeat.
 //!
 //! The lock and the record of the older program are the run's already ([`Hold`]); this adds what
 //! the command says. It is information: a file that cannot be written stops no gateway.
 //!
 //! [`Hold`]: crate::process::older::hold::Hold
 
+use crate::run::plan::Mirror;
 use crate::run::supervised::Supervised;
 use crate::state;
 use crate::status::answer;
 use crate::transfer::export::said;
 
 impl Supervised<'_> {
-    /// Writes the file again where it does not say what the store says, or is gone.
+    /// Writes each file again where it does not say what the store says, or is gone.
     pub(super) fn mirror(&mut self) {
-        let Some(hold) = self.hold.as_mut().filter(|_| self.run.mirrors) else { return };
+        let Some(hold) = self.hold.as_mut().filter(|_| self.run.mirror == Mirror::On) else {
+            return;
+        };
         let report = match answer::report(&self.store.inner, self.tenure.office()) {
             Ok(report) => report,
             Err(error) => {
@@ -28,5 +32,8 @@ impl Supervised<'_> {
         // The time of the last word, so that the same words are the same file.
         let since_ms = report.since_ms.unwrap_or(0);
         hold.show(said(&report, state::RUNNING, since_ms));
+        if let Some(at_ms) = report.heartbeat_at_ms {
+            hold.show_heartbeat(at_ms);
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::clock::{Deadline, now_ms};
 use crate::liveness::AnchorState;
@@ -21,7 +21,7 @@ use crate::process::older::lock::{forget_own, note_own, probe, whoever_holds};
 use crate::process::older::marker_file::{EXPIRED, MarkerFile};
 use crate::process::older::said::Said;
 use crate::process::older::wire::{HoldingRun, PidRecord, recognised};
-use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, marker_file};
+use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, beat, marker_file};
 use crate::sys::{FileFacts, FileId, Sharing, StartTimeUnit};
 use crate::{Error, ErrorKind, Result, state, sys};
 
@@ -118,6 +118,13 @@ impl Hold {
         if self.shown.as_ref() != Some(&said) || !is_there() {
             self.write_status(&said);
             self.shown = Some(said);
+        }
+    }
+
+    /// Shows when the gateway last gave a sign of life.
+    pub(crate) fn show_heartbeat(&self, at_ms: i64) {
+        if let Err(error) = beat::show(&self.directory, at_ms) {
+            tracing::debug!(%error, "older programs read an older heartbeat");
         }
     }
 
@@ -419,10 +426,23 @@ fn check_overwritable(file: &File, directory: &Path, path: &Path) -> Result<()> 
 
 /// Writes a file as a whole: nobody reads half of it.
 pub(crate) fn write_whole(directory: &Path, name: &str, text: &str) -> Result<()> {
+    write_dated(directory, name, text, None)
+}
+
+/// The same, with `modified` as the time of the file.
+pub(crate) fn write_dated(
+    directory: &Path,
+    name: &str,
+    text: &str,
+    modified: Option<SystemTime>,
+) -> Result<()> {
     let path = directory.join(name);
     let failed = |error: std::io::Error| Error::io("write", &path, error);
     let mut scratch = scratch(directory).map_err(failed)?;
     scratch.write_all(text.as_bytes()).map_err(failed)?;
+    if let Some(modified) = modified {
+        scratch.as_file().set_modified(modified).map_err(failed)?;
+    }
     sys::give_to_owner_of_directory(scratch.as_file(), scratch.path()).map_err(failed)?;
     sys::rename_beside(&scratch.into_temp_path(), &path).map_err(failed)
 }

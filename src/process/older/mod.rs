@@ -6,6 +6,7 @@
 //! says *which* of them lives: the words in the file do. Such a lock is not taken for a leaked one.
 //! `gateway.lock` is never unlinked and never renamed over: that would be another lock.
 
+mod beat;
 pub(crate) mod beside;
 pub(crate) mod hold;
 pub(crate) mod lock;
@@ -23,6 +24,9 @@ pub(crate) const LOCK_FILE: &str = "gateway.lock";
 pub(crate) const PID_FILE: &str = "gateway.pid";
 
 pub(crate) const STATUS_FILE: &str = "gateway_state.json";
+
+/// Not one of its own: what programs look at that watch whether a gateway still moves.
+const HEARTBEAT_FILE: &str = "gateway.heartbeat";
 
 /// Its markers, and what they are here.
 pub(crate) const MARKER_FILES: [(&str, &str); 2] = [

@@ -1,6 +1,7 @@
 //! `run --mirror`: programs that read the files of an older gateway see what the command says.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
@@ -88,6 +89,40 @@ fn the_last_words_of_a_command_are_in_it() {
     let said = mirror.read().unwrap();
     assert_eq!(said["gateway_state"], "startup_failed", "{said:#}");
     assert_eq!(said["exit_reason"], "no token");
+}
+
+#[test]
+fn the_time_of_a_file_is_that_of_the_last_heartbeat() {
+    let mirror = Mirror::new();
+    let run = mirror.start("echo $$; exec sleep 600");
+    mirror.says("that it runs", |said| said["gateway_state"] == "running");
+    let file = mirror.home.join("gateway.heartbeat");
+    // A command that gives no sign of life has none to show.
+    assert!(!file.exists());
+    let shown = || Some(file.metadata().ok()?.modified().unwrap());
+    let said = || {
+        let status = mirror.sandbox.cli(["status", "--json"]);
+        status.json()["heartbeat_at"].as_str().unwrap().to_owned()
+    };
+
+    let beat = |before: Option<SystemTime>| {
+        mirror.sandbox.ask_in(&run, &["status-set", "--heartbeat"]).assert_code(0);
+        let at = eventually("the heartbeat", LIMIT, || shown().filter(|at| Some(*at) != before));
+        // In the file as Python writes it, with microseconds.
+        let text = std::fs::read_to_string(&file).unwrap();
+        let milliseconds = said().trim_end_matches('Z').to_owned();
+        assert_eq!(text, format!("{milliseconds}000+00:00\n"));
+        at
+    };
+    let first = beat(None);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(eventually("the file again", LIMIT, shown), first);
+    let second = beat(Some(first));
+    assert!(second > first);
+
+    mirror.sandbox.cli(["stop"]).assert_code(0);
+    run.process.finish(LIMIT);
+    assert_eq!(shown(), Some(second));
 }
 
 #[test]
