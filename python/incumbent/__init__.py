@@ -15,6 +15,7 @@ cleaned up after a crash.
 from __future__ import annotations
 
 from . import _lifecycle
+from ._answers import Counters, EndCount, FileReport, HandedOver, KeptLock, KeptRecord
 from ._errors import (
     Busy,
     CannotRead,
@@ -38,6 +39,7 @@ from ._errors import (
     Unsupported,
 )
 from ._events import Events
+from ._kept import KeptOffice, KeptProcess
 from ._lifecycle import allow_fork
 from ._lock import Lock, LockRequest
 from ._native import __version__
@@ -67,9 +69,10 @@ from ._reports import (
     Verdict,
     Waiter,
 )
+from ._says import KEEP
 from ._signals import Shutdowns
 from ._store import Store
-from ._tenure import KEEP, Heartbeat, Tenure
+from ._tenure import Heartbeat, Tenure
 
 _lifecycle.start()
 
@@ -80,14 +83,18 @@ __all__ = [
     "CannotWrite",
     "Conflict",
     "Corrupt",
+    "Counters",
     "Desired",
+    "EndCount",
     "Error",
     "Event",
     "Events",
     "Evicted",
     "Evidence",
+    "FileReport",
     "Filesystem",
     "Forked",
+    "HandedOver",
     "Heartbeat",
     "Held",
     "HeldLock",
@@ -96,6 +103,10 @@ __all__ = [
     "InstanceReport",
     "Internal",
     "InvalidInput",
+    "KeptLock",
+    "KeptOffice",
+    "KeptProcess",
+    "KeptRecord",
     "LastEnd",
     "Lock",
     "LockRequest",

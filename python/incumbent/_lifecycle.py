@@ -1,8 +1,9 @@
 """The process around the engine: its end, its forks, the program of its helpers.
 
 Offices that are still held when the interpreter ends are released here, with the reason: an
-uncaught exception is a crash with its type and message. What the kernel ends first needs none of
-this: ownership ends with the process.
+uncaught exception is a crash with its type and message. An exit code is known only when the
+interpreter is gone: what is not a crash is left to the native half, which sees that. What the
+kernel ends first needs none of this: ownership ends with the process.
 """
 
 from __future__ import annotations
@@ -64,18 +65,34 @@ def end_of(error: BaseException) -> dict[str, object]:
 
 
 def _uncaught() -> BaseException | None:
+    if hasattr(sys, "ps1"):
+        # A person tries things out: the last one that went wrong did not end the session.
+        return None
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     return error if isinstance(error, BaseException) else None
+
+
+def _process_is_ours() -> bool:
+    """Whether the process ends with the interpreter: that of a program with Python in it may not."""
+    try:
+        return os.path.samefile(sys.executable, "/proc/self/exe")
+    except (OSError, TypeError):
+        return False
 
 
 def _at_exit() -> None:
     if os.getpid() != _of_pid:
         return
     _native.prepare_exit()
-    error = _uncaught()
+    error, is_own = _uncaught(), _process_is_ours()
     for tenure in list(_held):
         try:
-            tenure._end(end_of(error) if error is not None else None)
+            if error is not None:
+                tenure._end(end_of(error))
+            elif is_own:
+                tenure._leave_to_exit()
+            else:
+                tenure._end(None)
         except Exception:
             # The kernel's turn: it releases when the process is gone.
             pass

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Union
 
 from . import _native
+from ._answers import Counters, FileReport
+from ._errors import Busy
 from ._events import Events
+from ._kept import KeptProcess
 from ._lock import (
     Identity,
     Lock,
@@ -330,3 +333,55 @@ class Store:
     def backup(self, file: PathLike) -> int:
         """A consistent copy, also while gateways run; its size in bytes."""
         return self._native.backup(Path(file))
+
+    def counters(self) -> list[Counters] | None:
+        """How often each gateway was started, refused and ended, since the store was made.
+
+        None in a store of a version that did not count, until a claim brings it up to date.
+        """
+        text = _native.counters(self._native)
+        return None if text is None else parse_all(Counters, text)
+
+    # Others.
+
+    def process(self, pid: int, *, keeper: bool = True, by: str = BY) -> KeptProcess:
+        """Records and locks for a process that does not link the engine. Asks nobody yet.
+
+        Without `keeper` no process holds a lock of the kernel's for it: then its pid and its start
+        time count.
+        """
+        return KeptProcess(self._native, pid, keeper, by)
+
+    def import_files(
+        self,
+        directory: PathLike,
+        profile: str = "default",
+        kind: str = "gateway",
+        *,
+        lock_dir: PathLike | None = None,
+    ) -> list[FileReport]:
+        """Imports the files of an older gateway, once; none of them is changed.
+
+        From then on the profile stands for that directory. `lock_dir` has the files of its locks.
+        """
+        locks = None if lock_dir is None else Path(lock_dir)
+        answer = _native.import_files(self._native, profile, kind, Path(directory), locks)
+        return parse_all(FileReport, answer)
+
+    def export_files(
+        self,
+        directory: PathLike,
+        profile: str = "default",
+        kind: str = "gateway",
+        *,
+        lock_dir: PathLike | None = None,
+    ) -> list[FileReport]:
+        """Writes what is on record as files of an older gateway, once.
+
+        `Busy` where a live process that is not the holder uses those files: nothing was written.
+        """
+        locks = None if lock_dir is None else Path(lock_dir)
+        answer, in_use = _native.export(self._native, profile, kind, Path(directory), locks)
+        if in_use is not None:
+            raise Busy(in_use, path=Path(directory))
+        return parse_all(FileReport, answer)

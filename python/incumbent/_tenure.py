@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from types import TracebackType
-from typing import Any, Union
+from typing import Any, NoReturn, Union
 
 from . import _lifecycle, _native
+from ._answers import HandedOver
 from ._errors import Lost
 from ._lock import (
     Identity,
@@ -24,20 +26,24 @@ from ._lock import (
     lost_of,
 )
 from ._reports import Evicted, Holder, Marker, StopReason, parse, record
+from ._says import Speaker
 from ._signals import Shutdowns
 from ._waits import Seconds, Wait, in_thread, options, seconds
 
 
-class Keep:
-    """The default of a field of an update: it stays as it is. `None` clears one."""
-
-    def __repr__(self) -> str:
-        return "KEEP"
+#: A word of a command line, or a path.
+Argument = Union[str, "os.PathLike[str]"]
 
 
-KEEP = Keep()
-
-Text = Union[str, None, Keep]
+def program(
+    argv: Sequence[Argument], env: Mapping[str, str] | None, cwd: Argument | None
+) -> dict[str, Any]:
+    """A command, for the native half."""
+    return {
+        "argv": [os.fspath(it) for it in argv],
+        "env": None if env is None else dict(env),
+        "cwd": None if cwd is None else os.fspath(cwd),
+    }
 
 
 class Heartbeat:
@@ -63,7 +69,7 @@ class Heartbeat:
         self._native.stop()
 
 
-class Tenure:
+class Tenure(Speaker):
     """A held office: by a `with` block, by `release()`, or until the process ends.
 
     A `with` block that ends by an exception records a crash with its type and message, a block that
@@ -124,6 +130,11 @@ class Tenure:
             return "released_before"
         word: str = json.loads(answer)["released"]
         return word
+
+    def _leave_to_exit(self) -> None:
+        if self._heart is not None:
+            self._heart.stop()
+        self._native.leave_to_exit()
 
     # Is it still ours?
 
@@ -235,63 +246,75 @@ class Tenure:
         asked = acquire_options(wait, evict_stopped)
         return all_granted(self._native.acquire_all(locks, identities, asked, None))
 
-    # What it says about itself.
-
-    def update(
+    def take_over(
         self,
+        requests: Sequence[LockRequest],
         *,
-        state: Text = KEEP,
-        exit_reason: Text = KEEP,
-        restart_requested: bool | None | Keep = KEEP,
-        active_agents: int | None | Keep = KEEP,
-        extra: Any = KEEP,
-        serves: list[str] | None | Keep = KEEP,
-        heartbeat: bool = False,
-    ) -> None:
-        """Publishes what the gateway says about itself: what is left out stays, `None` clears."""
-        fields: dict[str, Any] = {
-            "state": state if isinstance(state, Keep) or state is None else str(state),
-            "exit_reason": exit_reason,
-            "restart_requested": restart_requested,
-            "active_agents": active_agents,
-            "extra": extra,
-            "serves": serves,
-        }
-        given = {name: value for name, value in fields.items() if value is not KEEP}
-        if heartbeat:
-            given["heartbeat"] = True
-        self._native.update_status(json.dumps(given))
+        force: bool = False,
+        reap: bool = False,
+        across_homes: bool = False,
+        evict_stopped: bool = False,
+        by: str | None = None,
+    ) -> list[Lock]:
+        """All of these locks or none, also from live holders of this profile.
 
-    def update_platform(
+        Each is asked to stop, has its own stop budget for that, and is killed after it; the call
+        takes as long, and Ctrl-C ends it within 100 ms. Raises `Held` where a holder is of another
+        profile, or cannot be signalled. `force`, `reap` and `across_homes` are those of a claim.
+        """
+        locks, identities = lock_list(requests)
+        replace = {"by": by, "force": force, "reap": reap, "across_homes": across_homes}
+        asked = acquire_options(False, evict_stopped)
+        return all_granted(
+            self._native.take_over(locks, identities, asked, options(replace), None)
+        )
+
+    # Another program goes on.
+
+    def exec(
         self,
-        platform: str,
+        argv: Sequence[Argument],
         *,
-        state: Text = KEEP,
-        error_code: Text = KEEP,
-        error_message: Text = KEEP,
-        needs_attention: bool | None | Keep = KEEP,
-        retrying_since: datetime | None | Keep = KEEP,
-        extra: Any = KEEP,
-        profile: str | None = None,
-        remove: bool = False,
-    ) -> None:
-        """Publishes what the gateway says of one platform; `remove` forgets it."""
-        since = retrying_since
-        fields: dict[str, Any] = {
-            "state": state,
-            "error_code": error_code,
-            "error_message": error_message,
-            "needs_attention": needs_attention,
-            "retrying_since_ms": (
-                int(since.timestamp() * 1000) if isinstance(since, datetime) else since
-            ),
-            "extra": extra,
-        }
-        given = {name: value for name, value in fields.items() if value is not KEEP}
-        given.update({"platform": platform, "remove": remove})
-        if profile is not None:
-            given["profile"] = profile
-        self._native.update_status(json.dumps({"platforms": [given]}))
+        env: Mapping[str, str] | None = None,
+        cwd: Argument | None = None,
+    ) -> NoReturn:
+        """Becomes another program, which goes on with this office: the same process and pid.
+
+        That one adopts it with `store.inherited()`, or claims as usual. The office is never free.
+        It ends this interpreter without its `atexit` and `finally`; standard output is flushed.
+        Comes back by an exception alone: then this program holds the office as before. This
+        office, with its locks, must be all that the process holds.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        self._native.exec(program(argv, env, cwd))
+        raise AssertionError("a program that was executed has come back")
+
+    def hand_over(
+        self,
+        argv: Sequence[Argument],
+        within: Seconds = 30.0,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Argument | None = None,
+    ) -> HandedOver:
+        """Starts a program that adopts this office with `store.inherited()`; never free meanwhile.
+
+        `taken` says whether it has, in `within` seconds. Then this process has no office any more
+        and should end. Where it has not, it has ended, and all is as before. A supervisor sees this
+        process end: under systemd and the like use `exec()`.
+        """
+        answer = self._native.hand_over(program(argv, env, cwd), seconds(within))
+        handed_over = parse(HandedOver, answer)
+        if handed_over.taken and self._heart is not None:
+            self._heart.stop()
+        return handed_over
+
+    # What it says about itself: `update()` and `update_platform()`.
+
+    def _say(self, update: str) -> None:
+        self._native.update_status(update)
 
     def heartbeat(self, every: Seconds) -> Heartbeat:
         """Promises a `beat()` each `every` seconds; without one the office is `unresponsive`."""

@@ -100,7 +100,7 @@ pub(crate) fn waiting<T: Send>(
         if ends_for_us() || theirs.as_ref().is_some_and(Cancel::is_cancelled) {
             return ControlFlow::Break(());
         }
-        let checked = Python::attach(|py| py.check_signals());
+        let checked = Python::attach(Python::check_signals);
         match (checked, slot.lock()) {
             (Ok(()), _) => ControlFlow::Continue(()),
             (Err(error), Ok(mut slot)) => {

@@ -33,10 +33,7 @@ impl Events {
         canceller: Option<&Canceller>,
     ) -> PyResult<Option<String>> {
         waiting(py, canceller, |cancel| {
-            let mut kept = match self.stream.lock() {
-                Ok(kept) => kept,
-                Err(_) => return Ok(None),
-            };
+            let Ok(mut kept) = self.stream.lock() else { return Ok(None) };
             let Some(stream) = kept.take() else { return Ok(None) };
             let mut stream = stream.cancel(cancel);
             let event = stream.next_event(Waits { wait, forever }.wait());

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use incumbent::lock::{AcquireOptions, Stopped};
 use incumbent::status::{Field, PlatformUpdate};
-use incumbent::stop::Replace;
 use incumbent::{Cancel, ClaimOptions, Error, Kind, LockRequest, ProfileName, StatusUpdate, Wait};
 use pyo3::PyResult;
 use serde::Deserialize;
@@ -13,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::not_understood;
+use crate::handover::ReplaceArguments;
 
 /// Reads options that Python has written.
 pub(crate) fn read<T: DeserializeOwned>(text: &str) -> PyResult<T> {
@@ -39,7 +39,7 @@ impl Waits {
 
 /// Seconds as a length. Nobody waits longer than a century, nor less than not at all.
 pub(crate) fn length(seconds: f64) -> Duration {
-    const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
+    const CENTURY: Duration = Duration::from_hours(100 * 366 * 24);
     if seconds.is_nan() || seconds <= 0.0 {
         return Duration::ZERO;
     }
@@ -150,14 +150,9 @@ impl ClaimArguments {
             options = options.heartbeat_every(length(cadence));
         }
         if self.replace {
-            let mut replace = Replace::new();
-            if let Some(by) = self.by {
-                replace = replace.by(by);
-            }
-            replace = if self.force { replace.force() } else { replace };
-            replace = if self.reap { replace.reap() } else { replace };
-            replace = if self.across_homes { replace.across_homes() } else { replace };
-            options = options.replace(replace);
+            let Self { by, force, reap, across_homes, .. } = self;
+            let replace = ReplaceArguments { by, force, reap, across_homes };
+            options = options.replace(replace.replace());
         }
         if let Some(home) = self.legacy_home {
             options = options.legacy_home(home)?;

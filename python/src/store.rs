@@ -7,7 +7,7 @@ use incumbent::marker::MarkerName;
 use incumbent::status::{Awaited, Desired};
 use incumbent::stop::Force;
 use incumbent::{
-    Acquire, Claim, Error, InstanceId, Kind, LockName, Office, Profile, ProfileName, Tenure as Held,
+    Acquire, Claim, Error, InstanceId, Kind, LockName, Profile, ProfileName, Tenure as Held,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -426,22 +426,5 @@ impl Store {
     fn identity_hash(py: Python<'_>, identity: &Bound<'_, PyBytes>) -> PyResult<String> {
         let identity = identity.as_bytes();
         outside(py, || Ok(IdentityHash::of(identity)?.as_str().to_owned()))
-    }
-
-    /// This process writes an export of an office's older files.
-    fn export(
-        &self,
-        py: Python<'_>,
-        profile: &str,
-        kind: &str,
-        directory: PathBuf,
-    ) -> PyResult<String> {
-        outside(py, || {
-            let office = Office { profile: ProfileName::new(profile)?, kind: Kind::new(kind)? };
-            Ok(match self.0.export(&office, directory, None)? {
-                incumbent::transfer::Exported::Files(files) => reply::text(&files),
-                _ => "null".to_owned(),
-            })
-        })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use incumbent::exit::{End, ExitCodes, Supervisor};
 use incumbent::forensics::HostSignal;
+use incumbent::handover::HandedOver;
 use incumbent::marker::MarkerName;
 use incumbent::{Acquire, Error, Heartbeat, Released};
 use pyo3::prelude::*;
@@ -13,6 +14,8 @@ use serde_json::json;
 
 use crate::call::{Canceller, drop_outside, outside, waiting};
 use crate::error::{after_release, not_understood};
+use crate::exit;
+use crate::handover::{self, Program, ReplaceArguments};
 use crate::lock::{all_granted, granted};
 use crate::options::{AcquireArguments, LockArguments, length, read, requests, status_update};
 use crate::reply;
@@ -159,6 +162,45 @@ impl Tenure {
         all_granted(py, acquired)
     }
 
+    /// All of them, also from live holders of this profile; or the refusal as JSON.
+    fn take_over(
+        &self,
+        py: Python<'_>,
+        locks: &str,
+        identities: Vec<Vec<u8>>,
+        options: &str,
+        replace: &str,
+        canceller: Option<&Canceller>,
+    ) -> PyResult<Py<PyAny>> {
+        let tenure = self.held(py)?;
+        let locks: Vec<LockArguments> = read(locks)?;
+        let asked: AcquireArguments = read(options)?;
+        let replace = read::<ReplaceArguments>(replace)?.replace();
+        let acquired = waiting(py, canceller, move |cancel| {
+            tenure.take_over(&requests(locks, &identities)?, &asked.options(cancel), &replace)
+        })?;
+        all_granted(py, acquired)
+    }
+
+    /// Becomes another program; comes back only by an exception.
+    fn exec(&self, py: Python<'_>, program: Program) -> PyResult<()> {
+        let tenure = self.held(py)?;
+        let command = program.command()?;
+        outside(py, move || Err(tenure.exec(command)))
+    }
+
+    /// Starts a successor. What was handed over is released here.
+    fn hand_over(&self, py: Python<'_>, program: Program, within: f64) -> PyResult<String> {
+        let tenure = self.held(py)?;
+        let command = program.command()?;
+        let within = length(within);
+        let handed_over = outside(py, move || tenure.hand_over(command, within))?;
+        if matches!(handed_over, HandedOver::Yes(_)) {
+            self.0.release(py, incumbent::Tenure::release)?;
+        }
+        Ok(reply::text(&handover::outcome(&handed_over)))
+    }
+
     fn peek_marker(&self, py: Python<'_>, name: Option<&str>) -> PyResult<Option<String>> {
         let tenure = self.held(py)?;
         outside(py, move || {
@@ -225,6 +267,12 @@ impl Tenure {
 
     fn is_released(&self) -> bool {
         self.0.held().is_none()
+    }
+
+    /// Leaves the release to the end of the process, which tells the exit code; where it does not,
+    /// releases now.
+    fn leave_to_exit(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.release(py, exit::leave).map(drop)
     }
 
     /// None where it was released before.

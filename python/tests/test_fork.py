@@ -37,6 +37,32 @@ def test_a_forked_child_holds_nothing_and_takes_nothing(store: Store, start: Sta
     assert store.office("work").running_pid() == child.pid
 
 
+def test_a_child_that_ends_ends_nothing_of_its_parent(store: Store, start: Start) -> None:
+    """Without a block: what is released at the end of a process is released by its own."""
+    child = start(
+        """
+        tenure = store.office("work").claim()
+        for leave in (lambda: sys.exit(5), lambda: os._exit(6), lambda: 1 / 0):
+            pid = os.fork()
+            if pid == 0:
+                os.close(2)
+                leave()
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            tenure.verify()
+            say(code)
+        listen()
+        sys.exit(4)
+        """
+    )
+    assert [child.line() for _ in range(3)] == ["5", "6", "1"]
+    assert store.office("work").running_pid() == child.pid
+    child.tell()
+    assert child.wait() == 4, child.complaint()
+    end = store.office("work").history()[0]
+    assert (end.end_reason, end.exit_code) == ("exited", 4)
+    assert len(store.office("work").history()) == 1
+
+
 def test_a_child_opens_the_store_again_where_forks_are_allowed(store: Store, start: Start) -> None:
     child = start(
         """

@@ -166,7 +166,8 @@ def test_the_doctor_finds_the_dead_and_repairs(store: Store, start: Start) -> No
     would = doctor.repair(store.path, dry_run=True)
     assert store.history()[0].ended_at is None or would == []
     done = doctor.repair(store.path)
-    assert [it.check for it in done] == [it.check for it in would]
+    # What was of the record goes with it.
+    assert {it.check for it in would} <= {it.check for it in done}
     assert doctor.repair(store.path, dry_run=True) == []
 
 

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::Result;
 use crate::process::older::HEARTBEAT_FILE;
-use crate::process::older::hold::write_dated;
 use crate::process::older::wire::python_time;
+use crate::process::older::write::write_dated;
 
 /// Writes the file, unless it has that time already. The time stands in it, too.
 pub(super) fn show(directory: &Path, at_ms: i64) -> Result<()> {

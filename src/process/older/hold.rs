@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::clock::{Deadline, now_ms};
 use crate::liveness::AnchorState;
@@ -21,6 +21,7 @@ use crate::process::older::lock::{forget_own, note_own, probe, whoever_holds};
 use crate::process::older::marker_file::{EXPIRED, MarkerFile};
 use crate::process::older::said::Said;
 use crate::process::older::wire::{HoldingRun, PidRecord, recognised};
+use crate::process::older::write::{SCRATCH, scratch, write_whole};
 use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, beat, marker_file};
 use crate::sys::{FileFacts, FileId, Sharing, StartTimeUnit};
 use crate::{Error, ErrorKind, Result, state, sys};
@@ -30,9 +31,6 @@ use crate::{Error, ErrorKind, Result, state, sys};
 const ATTEMPTS: usize = 25;
 
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
-
-/// What the names of files begin with that are to be renamed.
-const SCRATCH: &str = ".incumbent-";
 
 /// What is written to see whether there is room for a record.
 const SCRATCH_LENGTH: usize = 4096;
@@ -422,35 +420,6 @@ fn check_overwritable(file: &File, directory: &Path, path: &Path) -> Result<()> 
     Err(Error::new(ErrorKind::NotOurs, format!("{} {why}", path.display()))
         .at(path)
         .with_hint("find out who has put it there, and move it away"))
-}
-
-/// Writes a file as a whole: nobody reads half of it.
-pub(crate) fn write_whole(directory: &Path, name: &str, text: &str) -> Result<()> {
-    write_dated(directory, name, text, None)
-}
-
-/// The same, with `modified` as the time of the file.
-pub(crate) fn write_dated(
-    directory: &Path,
-    name: &str,
-    text: &str,
-    modified: Option<SystemTime>,
-) -> Result<()> {
-    let path = directory.join(name);
-    let failed = |error: std::io::Error| Error::io("write", &path, error);
-    let mut scratch = scratch(directory).map_err(failed)?;
-    scratch.write_all(text.as_bytes()).map_err(failed)?;
-    if let Some(modified) = modified {
-        scratch.as_file().set_modified(modified).map_err(failed)?;
-    }
-    sys::give_to_owner_of_directory(scratch.as_file(), scratch.path()).map_err(failed)?;
-    sys::rename_beside(&scratch.into_temp_path(), &path).map_err(failed)
-}
-
-/// A file that is to be renamed: 0600, and gone if it is not. Made by us, so that an error is the
-/// system's, and names no file that nobody has asked for.
-pub(crate) fn scratch(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new().prefix(SCRATCH).make_in(directory, sys::create_anchor_file)
 }
 
 impl Drop for Hold {

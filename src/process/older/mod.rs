@@ -15,6 +15,7 @@ pub(crate) mod looks;
 pub(crate) mod marker_file;
 pub(crate) mod said;
 pub(crate) mod wire;
+pub(crate) mod write;
 
 use crate::names::MarkerName;
 
