@@ -443,8 +443,8 @@ mod tests {
         assert!(is_fault(libc::SIGSEGV) && !is_fault(libc::SIGKILL));
     }
 
-    /// Symptom: a `run` whose command had ended stayed for ever, where the last signal came with the
-    /// end of its catcher.
+    /// Symptom: a `run` whose command had ended stayed for ever, where the last signal came with
+    /// the end of its catcher.
     #[test]
     fn a_close_is_heard_beside_a_signal() {
         const SIGNAL: i32 = number::SIGWINCH;
