@@ -100,7 +100,8 @@ pub(crate) fn waiting<T: Send>(
         if ends_for_us() || theirs.as_ref().is_some_and(Cancel::is_cancelled) {
             return ControlFlow::Break(());
         }
-        let checked = Python::attach(Python::check_signals);
+        #[allow(clippy::redundant_closure_for_method_calls, reason = "it is of one lifetime alone")]
+        let checked = Python::attach(|py| py.check_signals());
         match (checked, slot.lock()) {
             (Ok(()), _) => ControlFlow::Continue(()),
             (Err(error), Ok(mut slot)) => {
