@@ -1,25 +1,48 @@
-"""Builds the wheel: maturin's backend, with the command line inside.
+"""Builds the package: maturin's backend, with the command line inside.
 
 maturin puts one library into a wheel, and no program beside it. So this builds the program first,
-from the same workspace, and leaves it where maturin takes the scripts of a wheel from.
+from the same workspace, and leaves it where maturin takes the scripts of a wheel from. What is
+unpacked from a source distribution is laid out as the repository is.
 
 `INCUMBENT_WHEEL_PROFILE` is the cargo profile, `release` if nobody says another.
-`python backend.py` builds the program alone: for `maturin build`, which makes the wheels that are
-published.
+`python backend.py` builds the program alone: for `maturin build --release`, which makes the wheels
+that are published. `python backend.py sdist DIRECTORY` makes the source distribution.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 SCRIPTS = HERE / "data" / "scripts"
+
+#: What else a build reads. Cargo names each benchmark.
+ALSO_PACKED = ("benches",)
+
+#: What pyproject.toml says here, and at the top of a source distribution.
+MOVED = {
+    'backend-path = ["."]': 'backend-path = ["python"]',
+    'readme = "README.md"': 'readme = "python/README.md"',
+    'data = "data"': 'data = "python/data"',
+    "[tool.maturin]": (
+        '[tool.maturin]\nmanifest-path = "python/Cargo.toml"\npython-source = "python"'
+    ),
+}
+
+#: Of files in an archive, where nobody says another: the first one that a wheel can have.
+EPOCH = 315_532_800
 
 
 def profile() -> str:
@@ -31,7 +54,7 @@ def build_program() -> Path:
     """Builds the command line into `data/scripts`."""
     command = ["cargo", "build", "--locked", "--package", "incumbent", "--bin", "incumbent"]
     command += ["--profile", profile(), "--message-format", "json-render-diagnostics"]
-    built = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, check=True)
+    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     programs = [
         Path(message["executable"])
         for message in map(json.loads, built.stdout.splitlines())
@@ -56,7 +79,7 @@ def _arguments(settings: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _licenses() -> None:
-    for file in HERE.parent.glob("LICENSE*"):
+    for file in ROOT.glob("LICENSE*"):
         shutil.copy2(file, HERE / file.name)
 
 
@@ -82,9 +105,64 @@ def build_editable(
     return str(maturin.build_editable(directory, _arguments(settings), metadata))
 
 
+def _packed() -> Iterator[Path]:
+    """What belongs into a source distribution: what cargo packs, and the package."""
+    command = ["cargo", "package", "--list", "--allow-dirty", "--package", "incumbent"]
+    listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    # Cargo also lists what it makes itself.
+    yield from (ROOT / it for it in listed.stdout.splitlines() if (ROOT / it).is_file())
+    for directory in ALSO_PACKED:
+        yield from (it for it in (ROOT / directory).rglob("*") if it.is_file())
+    ours = ("src", "incumbent", "tests", "benches")
+    for directory in ours:
+        found = (HERE / directory).rglob("*")
+        yield from (it for it in found if it.suffix in (".rs", ".py", ".pyi", ".typed"))
+    for name in ("Cargo.toml", "README.md", "CHANGELOG.md", "backend.py", "stubtest.allow"):
+        yield HERE / name
+
+
+def _metadata(settings: dict[str, Any] | None) -> bytes:
+    import maturin
+
+    SCRIPTS.mkdir(parents=True, exist_ok=True)
+    _licenses()
+    with tempfile.TemporaryDirectory() as scratch:
+        name = maturin.prepare_metadata_for_build_wheel(scratch, settings)
+        return (Path(scratch) / name / "METADATA").read_bytes()
+
+
+def _project() -> bytes:
+    text = (HERE / "pyproject.toml").read_text(encoding="utf-8")
+    for here, there in MOVED.items():
+        if text.count(here) != 1:
+            raise RuntimeError(f"pyproject.toml says {here!r} {text.count(here)} times")
+        text = text.replace(here, there)
+    return text.encode()
+
+
 def build_sdist(directory: str, settings: dict[str, Any] | None = None) -> str:
-    """Is refused: the program and the library are built from the repository."""
-    raise RuntimeError("there are only wheels: build from a clone of the repository")
+    """The sources of library and program; the same files make the same archive."""
+    if not (HERE / "pyproject.toml").exists():
+        raise RuntimeError("this is a source distribution: build another from the repository")
+    metadata = _metadata(settings)
+    version = next(
+        line.removeprefix(b"Version: ").decode()
+        for line in metadata.splitlines()
+        if line.startswith(b"Version: ")
+    )
+    top = f"incumbent-{version}"
+    files = {str(it.relative_to(ROOT)): it.read_bytes() for it in _packed()}
+    files.update({"pyproject.toml": _project(), "PKG-INFO": metadata})
+    target = Path(directory) / f"{top}.tar.gz"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    modified = int(os.environ.get("SOURCE_DATE_EPOCH", EPOCH))
+    with open(target, "wb") as out, gzip.GzipFile("", "wb", 9, out, modified) as packed:
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for name, content in sorted(files.items()):
+                entry = tarfile.TarInfo(f"{top}/{name}")
+                entry.size, entry.mtime, entry.mode = len(content), modified, 0o644
+                archive.addfile(entry, io.BytesIO(content))
+    return target.name
 
 
 def get_requires_for_build_wheel(settings: dict[str, Any] | None = None) -> list[str]:
@@ -93,9 +171,12 @@ def get_requires_for_build_wheel(settings: dict[str, Any] | None = None) -> list
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel
+get_requires_for_build_sdist = get_requires_for_build_wheel
 
 
 if __name__ == "__main__":
-    _licenses()
-    print(build_program())
-    sys.exit(0)
+    if sys.argv[1:2] == ["sdist"]:
+        print(Path(sys.argv[2]) / build_sdist(sys.argv[2]))
+    else:
+        _licenses()
+        print(build_program())

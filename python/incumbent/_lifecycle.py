@@ -50,7 +50,10 @@ def exit_code_of(error: SystemExit) -> int:
     code = error.code
     if code is None:
         return 0
-    return code if isinstance(code, int) else 1
+    if not isinstance(code, int):
+        return 1
+    # What a parent sees of it.
+    return code & 0xFF if os.name == "posix" else code
 
 
 def end_of(error: BaseException) -> dict[str, object]:
@@ -73,7 +76,7 @@ def _uncaught() -> BaseException | None:
 
 
 def _process_is_ours() -> bool:
-    """Whether the process ends with the interpreter: that of a program with Python in it may not."""
+    """Whether the process ends with the interpreter: a program with Python in it may go on."""
     try:
         return os.path.samefile(sys.executable, "/proc/self/exe")
     except (OSError, TypeError):

@@ -27,8 +27,10 @@ pub(crate) fn leave(tenure: Tenure) -> Result<Released, Error> {
 
 /// Releases what was left, with the exit code. Zero is also that of a program that came to its end.
 fn release(code: i32) {
+    // What a parent sees of it.
+    let code = code & 0xff;
     for tenure in left() {
-        let end = if code == 0 { End::released() } else { End::exited(code).exit_code(code) };
+        let end = if code == 0 { End::released() } else { End::exited(code) };
         // The kernel's turn: it releases when the process is gone.
         let _ = tenure.release_with(end);
     }

@@ -26,7 +26,9 @@ import incumbent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 store = incumbent.Store(sys.argv[1])
 def say(*words):
-    print(*words, flush=True)
+    # In one piece: another process may write to the same pipe.
+    sys.stdout.flush()
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 def listen():
     return sys.stdin.readline().strip()
 """

@@ -29,7 +29,9 @@ def test_so_is_one_that_nobody_catches_outside_of_a_with_block(store: Store, sta
     assert (end.end_reason, end.detail) == ("crashed", "KeyError: 'x'")
 
 
-@pytest.mark.parametrize(("call", "code"), [("3", 3), ("", 0), ("'words'", 1)])
+@pytest.mark.parametrize(
+    ("call", "code"), [("3", 3), ("", 0), ("'words'", 1), ("256 + 7", 7), ("-1", 255)]
+)
 def test_sys_exit_is_an_exit_code(store: Store, start: Start, call: str, code: int) -> None:
     exit_code, end = end_of(store, start, f"with store.office('work'):\n    sys.exit({call})")
     assert exit_code == code

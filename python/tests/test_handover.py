@@ -12,7 +12,7 @@ successor = (
     "import os, sys, incumbent\\n"
     "tenure = incumbent.Store(sys.argv[1]).inherited()\\n"
     "tenure.verify()\\n"
-    "print(os.getpid(), tenure.instance, flush=True)\\n"
+    "os.write(1, f'{os.getpid()} {tenure.instance}{chr(10)}'.encode())\\n"
     "sys.stdin.readline()\\n"
     "sys.exit(3)\\n"
 )
@@ -77,7 +77,10 @@ def test_locks_are_taken_from_others_of_the_profile(store: Store, start: Start) 
         """
         tenure = store.office("work", "worker").claim()
         lock = tenure.lock("token", "a")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        def leave(*_):
+            say(tenure.why_stopped().cause)
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, leave)
         say("holds")
         while True:
             time.sleep(60)
@@ -95,8 +98,8 @@ def test_locks_are_taken_from_others_of_the_profile(store: Store, start: Start) 
     )
     assert child.line() == "Holder"
     assert child.line() == "1 True"
-    assert other.wait() == 0
-    assert store.office("work", "worker").history()[0].end_reason == "taken_over"
+    assert (other.line(), other.wait()) == ("taken_over", 0)
+    assert store.office("work", "worker").history()[0].ended_at is not None
     # A holder of another profile is left alone.
     holder = start("with store.office('b') as t, t.lock('token', 'a'):\n  say('holds')\n  listen()")
     holder.line()
