@@ -127,7 +127,7 @@ def _metadata(settings: dict[str, Any] | None) -> bytes:
     SCRIPTS.mkdir(parents=True, exist_ok=True)
     _licenses()
     with tempfile.TemporaryDirectory() as scratch:
-        name = maturin.prepare_metadata_for_build_wheel(scratch, settings)
+        name: str = maturin.prepare_metadata_for_build_wheel(scratch, settings)
         return (Path(scratch) / name / "METADATA").read_bytes()
 
 

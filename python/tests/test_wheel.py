@@ -26,7 +26,7 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its directory, the wheel installed as `pip install dist/*.whl` does."""
     place = tmp_path_factory.mktemp("fresh") / "venv"
     subprocess.run([sys.executable, "-m", "venv", place], check=True)
-    install = [place / "bin/pip", "install", "-q", "--disable-pip-version-check", "--no-index"]
+    install = [str(place / "bin/pip"), "install", "-q", "--disable-pip-version-check", "--no-index"]
     subprocess.run([*install, WHEEL], check=True)
     return place
 
