@@ -38,10 +38,6 @@ def home(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     configure()
 
 
-def gateway(start: Start, home: Path, code: str) -> object:
-    return start(GATEWAY + code, str(home))
-
-
 def test_one_gateway_has_the_runtime_lock(home: Path, start: Start) -> None:
     child = start(GATEWAY + "say(status.acquire_gateway_runtime_lock())\nlisten()", str(home))
     assert child.line() == "True"
