@@ -176,7 +176,10 @@ get_requires_for_build_sdist = get_requires_for_build_wheel
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["sdist"]:
-        print(Path(sys.argv[2]) / build_sdist(sys.argv[2]))
+        place = Path(sys.argv[2]).resolve()
+        # As for a build front end: maturin reads pyproject.toml where it is.
+        os.chdir(HERE)
+        print(place / build_sdist(str(place)))
     else:
         _licenses()
         print(build_program())

@@ -287,6 +287,8 @@ class Waiter(Report):
     pid: int | None = None
     instance: int = 0
     since: datetime | None = _time()
+    #: Of an office: the lock without which it is not wanted, where that is what it waits for.
+    lock: Document | None = None
 
 
 def _platforms(values: Mapping[str, Document]) -> dict[str, Platform]:
@@ -334,6 +336,10 @@ class Status(Report):
     restarts: int | None = None
     command_since: datetime | None = _time()
     waiters: tuple[Waiter, ...] = _tuple(_of(lambda: Waiter))
+    #: Nobody holds it, but the holder of that office serves its profile: this is about that one.
+    served_by: Document | None = None
+    #: Nobody holds it: the last start, if somebody refused it who still lives.
+    refused: Document | None = None
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import PATIENCE, Start
@@ -94,6 +98,48 @@ def test_the_first_example_runs(document: str, tmp_path: Path) -> None:
     )
     assert answer.returncode == 0, answer.stderr
     assert (tmp_path / "state.db").exists()
+
+
+def properties(schema: object) -> Iterator[dict[str, object]]:
+    """The properties of each object in a schema."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("properties"), dict):
+            yield schema["properties"]
+        for inner in schema.values():
+            yield from properties(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from properties(inner)
+
+
+@pytest.mark.parametrize(
+    ("verb", "report"),
+    [
+        ("status", incumbent.Status),
+        ("history", incumbent.Incarnation),
+        ("locks", incumbent.LockStatus),
+        ("events", incumbent.Event),
+    ],
+)
+def test_a_report_has_what_the_command_line_prints(verb: str, report: type[Any]) -> None:
+    schema = json.loads((ROOT / f"docs/schema/{verb}.json").read_text(encoding="utf-8"))
+    printed = max(properties(schema), key=len)
+    parts: dict[str, type[Any]] = {
+        "last_end": incumbent.LastEnd,
+        "runtime": incumbent.Runtime,
+        "evidence": incumbent.Evidence,
+        "markers": incumbent.Marker,
+        "waiters": incumbent.Waiter,
+        "conflicts": incumbent.Conflict,
+    }
+    if verb == "status":
+        parts["locks"] = incumbent.HeldLock
+    wanted = [(report, printed)]
+    wanted += [(parts[name], next(properties(printed[name]))) for name in parts if name in printed]
+    assert len(wanted) > (verb == "status")
+    for cls, names in wanted:
+        known = {it.name for it in dataclasses.fields(cls)}
+        assert set(names) - {"format"} <= known, cls
 
 
 def test_the_page_of_the_drop_ins_lists_their_functions() -> None:
