@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -101,6 +102,7 @@ class Lock:
 
     def __init__(self, native: _native.Lock) -> None:
         self._native = native
+        self._pid = os.getpid()
         facts = json.loads(native.facts())
         self.scope: str = facts["scope"]
         self.identity_hash: str = facts["identity_hash"]
@@ -127,7 +129,9 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.release()
+        # A forked child that leaves the block has nothing to give back.
+        if os.getpid() == self._pid:
+            self.release()
 
     @property
     def is_released(self) -> bool:

@@ -78,6 +78,7 @@ class Tenure(Speaker):
 
     def __init__(self, native: _native.Tenure) -> None:
         self._native = native
+        self._pid = os.getpid()
         facts = json.loads(native.facts())
         self.profile: str = facts["profile"]
         self.kind: str = facts["kind"]
@@ -108,7 +109,9 @@ class Tenure(Speaker):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end(None if error is None else _lifecycle.end_of(error))
+        # A forked child that leaves the block has nothing to give back.
+        if os.getpid() == self._pid:
+            self._end(None if error is None else _lifecycle.end_of(error))
 
     async def __aenter__(self) -> Tenure:
         return self
@@ -119,6 +122,8 @@ class Tenure(Speaker):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if os.getpid() != self._pid:
+            return
         end = None if error is None else _lifecycle.end_of(error)
         await asyncio.get_running_loop().run_in_executor(None, self._end, end)
 

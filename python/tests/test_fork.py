@@ -63,6 +63,27 @@ def test_a_child_that_ends_ends_nothing_of_its_parent(store: Store, start: Start
     assert len(store.office("work").history()) == 1
 
 
+def test_a_child_may_leave_the_block_of_its_parent(store: Store, start: Start) -> None:
+    """Symptom: `Forked` in place of what the child ended with, because the block gave back."""
+    child = start(
+        """
+        with store.office("work") as tenure, tenure.lock("k", "a") as lock:
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(5)
+            say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            tenure.verify()
+            lock.verify()
+            sys.exit(4)
+        """
+    )
+    assert child.line() == "5"
+    assert child.wait() == 4
+    assert child.complaint() == ""
+    (end,) = store.office("work").history()
+    assert (end.end_reason, end.exit_code) == ("exited", 4)
+
+
 def test_a_child_opens_the_store_again_where_forks_are_allowed(store: Store, start: Start) -> None:
     child = start(
         """

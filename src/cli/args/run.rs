@@ -86,8 +86,8 @@ pub(crate) struct Run {
     /// Also hold the gateway.lock of this directory, so that older programs stay away
     #[arg(long, value_name = "DIR", group = "older")]
     pub(crate) legacy_home: Option<PathBuf>,
-    /// The same, and keep gateway_state.json and gateway.heartbeat there as CMD sets its status, for
-    /// programs that still read them
+    /// The same, and keep gateway_state.json and gateway.heartbeat there as CMD sets its status,
+    /// for programs that still read them
     #[arg(long, value_name = "DIR", group = "older")]
     pub(crate) mirror: Option<PathBuf>,
     /// Words in the process list by which newer versions of the older gateway recognise this run;
