@@ -22,10 +22,20 @@ def _write_marker(name: str, target_pid: int) -> bool:
         marker = _gateway.store().write_marker(name, pid=target_pid, ttl=_TTL_S)
     except Error:
         return False
-    # Not on record here: it may be an older gateway, which reads a file.
-    if marker.instance is None:
+    # On record or not: an older gateway reads a file alone. A newer one reads both, and would find
+    # the file after it has consumed the marker.
+    if marker.instance is None or _is_older(target_pid):
         _write_marker_file(name, target_pid)
     return True
+
+
+def _is_older(pid: int) -> bool:
+    """Whether this home is, by its files, of that process, and that one does not use the store."""
+    try:
+        record = json.loads((_gateway.home() / "gateway.pid").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("pid") == pid and "incumbent" not in record
 
 
 def _marker_path(name: str) -> Path:
