@@ -18,7 +18,7 @@ use crate::owner::older::Looked;
 use crate::process::older::said::{Said, SaidOfPlatform};
 use crate::process::older::wire::{PidRecord, Unusable, python_time, recognised};
 use crate::process::older::write::{scratch, write_whole};
-use crate::process::older::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, lock};
+use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, lock, marker_file};
 use crate::records::{Record, instances};
 use crate::status::answer;
 use crate::store::Inner;
@@ -290,15 +290,9 @@ impl Export<'_> {
     fn write_markers(&mut self) -> Result<()> {
         let Some(record) = self.holder().and_then(pid_record) else { return Ok(()) };
         for marker in std::mem::take(&mut self.report.markers) {
-            let file = MARKER_FILES.iter().find(|(_, name)| *name == marker.name.as_str());
-            let Some((file, name)) = file else { continue };
-            let writer = if *name == MARKER_FILES[0].1 { "replacer_pid" } else { "stopper_pid" };
-            let document = json!({
-                "target_pid": record.pid,
-                "target_start_time": record.start_time,
-                writer: marker.by_pid,
-                "written_at": python_time(marker.written_at_ms),
-            });
+            let (name, by, at_ms) = (&marker.name, marker.by_pid, marker.written_at_ms);
+            let file = marker_file::document(name, &record, by, at_ms);
+            let Some((file, document)) = file else { continue };
             self.write_file(self.home, file, &document)?;
         }
         Ok(())
