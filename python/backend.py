@@ -5,6 +5,8 @@ from the same workspace, and leaves it where maturin takes the scripts of a whee
 unpacked from a source distribution is laid out as the repository is.
 
 `INCUMBENT_WHEEL_PROFILE` is the cargo profile, `release` if nobody says another.
+`INCUMBENT_WHEEL_GLIBC` is the glibc that the program is for, such as `2.17`, with zig as the linker
+(`pip install ziglang cargo-zigbuild`); else it is that of this machine.
 `python backend.py` builds the program alone: for `maturin build --release`, which makes the wheels
 that are published. `python backend.py sdist DIRECTORY` makes the source distribution.
 """
@@ -50,10 +52,19 @@ def profile() -> str:
     return os.environ.get("INCUMBENT_WHEEL_PROFILE", "release")
 
 
+def _host() -> str:
+    told = subprocess.run(["rustc", "-vV"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return next(it.removeprefix("host: ") for it in told.splitlines() if it.startswith("host: "))
+
+
 def build_program() -> Path:
     """Builds the command line into `data/scripts`."""
     command = ["cargo", "build", "--locked", "--package", "incumbent", "--bin", "incumbent"]
     command += ["--profile", profile(), "--message-format", "json-render-diagnostics"]
+    glibc = os.environ.get("INCUMBENT_WHEEL_GLIBC")
+    if glibc:
+        command[1] = "zigbuild"
+        command += ["--target", f"{_host()}.{glibc}"]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     programs = [
         Path(message["executable"])

@@ -70,6 +70,18 @@ def test_the_command_line_is_on_path(venv: Path, tmp_path: Path) -> None:
     assert (answer.returncode, status["last_end"]["exit_code"]) == (3, 4)
 
 
+def test_it_runs_with_the_glibc_that_its_name_says() -> None:
+    """maturin looks at the library; the program next to it is ours to look at."""
+    tag = re.search(r"-manylinux_2_(\d+)_", Path(WHEEL).name)
+    if tag is None:
+        pytest.skip("a wheel for this machine alone")
+    with zipfile.ZipFile(WHEEL) as wheel:
+        files = ("_native.abi3.so", "data/scripts/incumbent")
+        for name in (it for it in wheel.namelist() if it.endswith(files)):
+            wanted = re.findall(rb"\0GLIBC_2\.(\d+)", wheel.read(name))
+            assert wanted and max(int(it) for it in wanted) <= int(tag[1]), name
+
+
 def test_what_is_in_it() -> None:
     assert "-cp310-abi3-" in Path(WHEEL).name
     with zipfile.ZipFile(WHEEL) as wheel:
