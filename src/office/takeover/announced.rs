@@ -1,5 +1,5 @@
-//! What an older gateway is told before it is asked to end: its marker is a file, and without it the
-//! signal counts as one that nobody meant. Its supervisor would start it again.
+//! What an older gateway is told before it is asked to end: its marker is a file, and without that
+//! the signal counts as one that nobody meant. Its supervisor would start it again.
 
 use std::path::PathBuf;
 use std::time::Duration;
