@@ -308,7 +308,8 @@ class Tenure(Speaker):
 
         `taken` says whether it has, in `within` seconds. Then this process has no office any more
         and should end. Where it has not, it has ended, and all is as before. A supervisor sees this
-        process end: under systemd and the like use `exec()`.
+        process end: under systemd and the like use `exec()`. It cannot be given up half way: Ctrl-C
+        is seen when it comes back. In a loop: `asyncio.to_thread`.
         """
         answer = self._native.hand_over(program(argv, env, cwd), seconds(within))
         handed_over = parse(HandedOver, answer)
