@@ -229,7 +229,7 @@ def main() -> None:
                 Files.claim_release,
                 lambda: other.claim().release(),
                 3,
-                "two transactions, a file that the kernel locks, and the history of both",
+                "two transactions, a new file that the kernel locks, events and history",
             ),
             Row(
                 "acquire + release",
@@ -245,7 +245,13 @@ def main() -> None:
                 3,
                 "a transaction with an event",
             ),
-            Row("status read", Files.read_status, office.runtime, 1, "JSON crosses the border"),
+            Row(
+                "status read",
+                Files.read_status,
+                office.runtime,
+                1,
+                "a read transaction, and JSON from Rust to Python",
+            ),
             Row(
                 "marker write + consume",
                 Files.marker,
@@ -253,7 +259,13 @@ def main() -> None:
                 3,
                 "two transactions with an event each, and proof that the target lives",
             ),
-            Row("marker probe", Files.probe_marker, tenure.peek_marker, 1, "a question in SQL"),
+            Row(
+                "marker probe",
+                Files.probe_marker,
+                tenure.peek_marker,
+                1,
+                "a read transaction, where files look whether a path exists",
+            ),
             Row(
                 "running pid",
                 Files.running_pid,

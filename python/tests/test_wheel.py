@@ -72,7 +72,7 @@ def test_the_command_line_is_on_path(venv: Path, tmp_path: Path) -> None:
 
 def test_it_runs_with_the_glibc_that_its_name_says() -> None:
     """maturin looks at the library; the program next to it is ours to look at."""
-    tag = re.search(r"-manylinux_2_(\d+)_", Path(WHEEL).name)
+    tag = re.search(r"[-.]manylinux_2_(\d+)_", Path(WHEEL).name)
     if tag is None:
         pytest.skip("a wheel for this machine alone")
     with zipfile.ZipFile(WHEEL) as wheel:
