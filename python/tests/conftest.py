@@ -52,10 +52,10 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
-    def line(self) -> str:
+    def line(self, patience: float = PATIENCE) -> str:
         """The next line that it says."""
         assert self.process.stdout is not None
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
         while b"\n" not in self._rest:
             left = until - time.monotonic()
             ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, left))

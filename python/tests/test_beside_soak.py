@@ -8,7 +8,7 @@ import os
 import random
 from pathlib import Path
 
-from conftest import Start
+from conftest import PATIENCE, Start
 from test_compat_beside import NEWER, OLDER
 
 #: What both have: a witness of their own, and words for what must not be.
@@ -120,7 +120,7 @@ def test_an_older_and_a_newer_gateway_live_together(tmp_path: Path, start: Start
     # The sums come when both are at their end.
     sums = []
     for child in (newer, older):
-        line = child.line()
+        line = child.line(float(seconds) + PATIENCE)
         assert not line.startswith("WRONG"), f"seed {seed}: {line}"
         sums.append([int(it) for it in line.split()])
     print("held, planned, unplanned:", sums)
