@@ -58,7 +58,10 @@ class Child:
         until = time.monotonic() + patience
         while b"\n" not in self._rest:
             left = until - time.monotonic()
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, left))
+            assert sys.platform != "win32"
+            readable = select.poll()
+            readable.register(self.process.stdout, select.POLLIN)
+            ready = readable.poll(max(0, int(left * 1000)))
             assert ready, f"the child said nothing more: {self._rest!r}"
             more = os.read(self.process.stdout.fileno(), 4096)
             if not more:

@@ -55,7 +55,7 @@ def test_there_are_never_two_owners_under_random_kills(
                 assert line.startswith("polls"), f"seed {seed}: {line}"
         victim = chance.randrange(2)
         assert bots[victim].process.poll() is None, f"seed {seed}: {bots[victim].complaint()}"
-        bots[victim].kill()
+        bots[victim].close()
         bots[victim] = start(BOT, witness)
     for bot in bots:
         assert bot.line().startswith("polls"), f"seed {seed}"
