@@ -1,5 +1,5 @@
 """An older gateway and a newer one in the same home, for a while: both start, look, stop each other
-and end, as chance has it. `INCUMBENT_PYTHON_BESIDE_S=60` is a longer while.
+and end, as chance has it. `INCUMBENT_PYTHON_SOAK_S=60` is a longer while.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ listen()
 def test_an_older_and_a_newer_gateway_live_together(tmp_path: Path, start: Start) -> None:
     home, witness = tmp_path / "home", tmp_path / "witness"
     home.mkdir()
-    seconds = os.environ.get("INCUMBENT_PYTHON_BESIDE_S", "4")
+    seconds = os.environ.get("INCUMBENT_PYTHON_SOAK_S", "4")
     seed = os.environ.get("INCUMBENT_PYTHON_SEED", str(random.randrange(1 << 32)))
     print("seed", seed)
     life = f"{NEWER}\nimport json\nfrom pathlib import Path\nhome = Path(sys.argv[2])\n{LIFE}"
