@@ -12,6 +12,10 @@ use incumbent::{Error, Released, Tenure};
 /// What is released when the process exits.
 static LEFT: Mutex<Vec<Tenure>> = Mutex::new(Vec::new());
 
+#[cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu")),
+    allow(dead_code, reason = "the end is not seen")
+)]
 fn left() -> Vec<Tenure> {
     std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -26,6 +30,10 @@ pub(crate) fn leave(tenure: Tenure) -> Result<Released, Error> {
 }
 
 /// Releases what was left, with the exit code. Zero is also that of a program that came to its end.
+#[cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu")),
+    allow(dead_code, reason = "the end is not seen")
+)]
 fn release(code: i32) {
     // What a parent sees of it.
     let code = code & 0xff;
