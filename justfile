@@ -21,6 +21,10 @@ soak duration="30min":
 bench *arguments:
     cargo bench -- {{ arguments }}
 
+# The Python package: wheel, tests, types; `just python --quick -k fork` for a part of it.
+python *arguments:
+    .ci/python {{ arguments }}
+
 # The other platforms: Windows under wine, macOS compiled.
 ports:
     .ci/windows

@@ -9,13 +9,15 @@ const FOR_DEVELOPERS: [&str; 4] =
     ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASE.md", "docs/testing.md"];
 
 /// These also name files of their readers, so only what is certainly ours is looked for.
-const FOR_USERS: [&str; 7] = [
+const FOR_USERS: [&str; 9] = [
     "README.md",
     "SECURITY.md",
     "contrib/README.md",
     "docs/doctor.md",
     "docs/draining.md",
     "docs/linking.md",
+    "docs/python-compat.md",
+    "docs/python.md",
     "docs/supervisors.md",
 ];
 

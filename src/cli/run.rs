@@ -41,7 +41,7 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         options = options.replace(replace(arguments));
     }
     options.check()?;
-    if let Some(directory) = &arguments.legacy_home {
+    if let Some(directory) = arguments.legacy_home.as_ref().or(arguments.mirror.as_ref()) {
         options = options.legacy_home(directory)?;
         options.check()?;
         become_known(arguments, directory);
@@ -66,6 +66,9 @@ pub(super) fn run(global: &Global, arguments: &args::Run) -> Outcome {
         });
     if let Some(home) = home {
         run = run.home(home);
+    }
+    if arguments.mirror.is_some() {
+        run = run.mirror();
     }
     if arguments.respect_desired {
         run = run.respect_desired();

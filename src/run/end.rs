@@ -18,6 +18,7 @@ impl Supervised<'_> {
     /// Records how the command ended; the exit code that tells our supervisor.
     pub(super) fn finish(mut self, end: ChildEnd) -> i32 {
         self.take_older_marker();
+        with_budget(LOOK_BUDGET, || self.mirror());
         drop(self.hold.take());
         let own = match end {
             ChildEnd::Exited(code) => code,

@@ -18,6 +18,7 @@ pub(crate) mod inbox;
 pub(crate) mod known;
 pub(crate) mod last_call;
 pub(crate) mod leaves;
+pub(crate) mod mirror;
 pub(crate) mod new_store;
 pub(crate) mod notice;
 pub(crate) mod notified;

@@ -80,6 +80,7 @@ pub struct Run {
     pub(super) kept_stderr: Option<usize>,
     /// Who is told how the command ended.
     pub(super) on_end: Option<Vec<OsString>>,
+    pub(super) mirror: Mirror,
     /// For how long a command may be unresponsive.
     pub(super) restart_unresponsive: Option<Duration>,
     pub(super) extent: Extent,
@@ -92,6 +93,13 @@ pub struct Run {
 
 /// As many lines are kept at most.
 const KEPT_LINES_MAX: usize = 1_000;
+
+/// Whether older programs are shown what the command says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mirror {
+    Off,
+    On,
+}
 
 /// What this process is while the command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +148,7 @@ impl Run {
             pid_file: None,
             kept_stderr: None,
             on_end: None,
+            mirror: Mirror::Off,
             restart_unresponsive: None,
             extent: Extent::Part,
             form: Form::Parent,
@@ -224,6 +233,20 @@ impl Run {
     /// `restarting` and `db`; null for what is not known. Later versions may add others.
     pub fn on_end(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.on_end = Some(command.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Keeps `gateway_state.json` in the directory of
+    /// [`ClaimOptions::legacy_home`](crate::ClaimOptions::legacy_home) as the store has it: what
+    /// the command says ([`StatusUpdate`](crate::StatusUpdate), `status-set`) is there within a
+    /// second, whole, and again where it was removed. When the command has ended, it says
+    /// `stopped`, or the final state that the command named. The file `gateway.heartbeat` beside it
+    /// has the time of the last sign of life, if the command gives any
+    /// ([`Tenure::heartbeat`](crate::Tenure::heartbeat)), and stays. For programs that still read
+    /// these files; they are never read here. Not possible without such a directory; [`Run::run`]
+    /// says so.
+    pub fn mirror(mut self) -> Self {
+        self.mirror = Mirror::On;
         self
     }
 
@@ -344,6 +367,12 @@ impl Run {
         // A gateway that works is not ended for a command that nothing here can hold.
         if supervise::HOLDS_BY_HELPER {
             HelperProgram::find()?.check_exists()?;
+        }
+        if self.mirror == Mirror::On && self.claim.legacy_home.is_none() {
+            return Err(Error::invalid(
+                "a run cannot mirror without the directory of an older program",
+            )
+            .with_hints("name one (`ClaimOptions::legacy_home`)", "name one (`--mirror=DIR`)"));
         }
         self.check_leaves()?;
         self.check_in_place()?;

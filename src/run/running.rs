@@ -278,6 +278,7 @@ impl Supervised<'_> {
                 self.look_for_signs_of_life();
                 self.look_for_requests();
                 self.look_at_older_lock();
+                self.mirror();
             }
             Ok(Standing::Lost(Lost::StoreReplaced)) => {
                 if let Err(why) = self.claim_in_new_store() {

@@ -15,9 +15,10 @@ use crate::liveness::{AnchorState, Ruling};
 use crate::owner::held_lock::HeldLock;
 use crate::owner::older;
 use crate::owner::older::Looked;
-use crate::process::older::hold::{scratch, write_whole};
+use crate::process::older::said::{Said, SaidOfPlatform};
 use crate::process::older::wire::{PidRecord, Unusable, python_time, recognised};
-use crate::process::older::{LOCK_FILE, MARKER_FILES, PID_FILE, STATUS_FILE, lock};
+use crate::process::older::write::{scratch, write_whole};
+use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, lock, marker_file};
 use crate::records::{Record, instances};
 use crate::status::answer;
 use crate::store::Inner;
@@ -259,29 +260,12 @@ impl Export<'_> {
 
     fn write_status(&mut self) -> Result<()> {
         let Some(record) = self.record.as_ref().and_then(pid_record) else { return Ok(()) };
-        let runtime = self.report.runtime.clone().unwrap_or_default();
         let now_ms = self.inner.clock().wall_ms();
-        let said = if self.holder().is_none() {
-            Some(state::STOPPED.to_owned())
-        } else {
-            self.report.state.clone()
-        };
-        let platforms = self.report.platforms.iter().map(|said| {
-            let platform = json!({
-                "state": said.state,
-                "error_code": said.error_code,
-                "error_message": said.error_message,
-                "updated_at": python_time(said.updated_at_ms.unwrap_or(now_ms)),
-            });
-            (said.platform.clone(), platform)
-        });
-        let mut document = record.to_json();
-        document["gateway_state"] = said.unwrap_or_else(|| state::STARTING.to_owned()).into();
-        document["exit_reason"] = runtime.exit_reason.into();
-        document["restart_requested"] = runtime.restart_requested.unwrap_or(false).into();
-        document["active_agents"] = runtime.active_agents.unwrap_or(0).into();
-        document["platforms"] = Value::Object(platforms.collect());
-        document["updated_at"] = python_time(runtime.updated_at_ms.unwrap_or(now_ms)).into();
+        let mut said = said(&self.report, state::STARTING, now_ms);
+        if self.holder().is_none() {
+            state::STOPPED.clone_into(&mut said.state);
+        }
+        let document = said.document(&record);
         self.write_file(self.home, STATUS_FILE, &document)
     }
 
@@ -306,18 +290,33 @@ impl Export<'_> {
     fn write_markers(&mut self) -> Result<()> {
         let Some(record) = self.holder().and_then(pid_record) else { return Ok(()) };
         for marker in std::mem::take(&mut self.report.markers) {
-            let file = MARKER_FILES.iter().find(|(_, name)| *name == marker.name.as_str());
-            let Some((file, name)) = file else { continue };
-            let writer = if *name == MARKER_FILES[0].1 { "replacer_pid" } else { "stopper_pid" };
-            let document = json!({
-                "target_pid": record.pid,
-                "target_start_time": record.start_time,
-                writer: marker.by_pid,
-                "written_at": python_time(marker.written_at_ms),
-            });
+            let (name, by, at_ms) = (&marker.name, marker.by_pid, marker.written_at_ms);
+            let file = marker_file::document(name, &record, by, at_ms);
+            let Some((file, document)) = file else { continue };
             self.write_file(self.home, file, &document)?;
         }
         Ok(())
+    }
+}
+
+/// What `report` says of its gateway: `state` where that has said none, and the time `at_ms` where
+/// it has said nothing.
+pub(crate) fn said(report: &Report, state: &str, at_ms: i64) -> Said {
+    let runtime = report.runtime.clone().unwrap_or_default();
+    let platforms = report.platforms.iter().map(|said| SaidOfPlatform {
+        platform: said.platform.clone(),
+        state: said.state.clone(),
+        error_code: said.error_code.clone(),
+        error_message: said.error_message.clone(),
+        updated_at_ms: said.updated_at_ms.unwrap_or(at_ms),
+    });
+    Said {
+        state: report.state.clone().unwrap_or_else(|| state.to_owned()),
+        exit_reason: runtime.exit_reason,
+        restart_requested: runtime.restart_requested.unwrap_or(false),
+        active_agents: runtime.active_agents.unwrap_or(0),
+        platforms: platforms.collect(),
+        updated_at_ms: runtime.updated_at_ms.unwrap_or(at_ms),
     }
 }
 

@@ -61,8 +61,8 @@ pub(crate) struct Run {
     #[arg(
         long,
         conflicts_with_all = [
-            "follow", "leave", "legacy_home", "exit_code", "supervisor", "forward", "pidfile",
-            "keep_stderr", "on_end", "restart_unresponsive",
+            "follow", "leave", "legacy_home", "mirror", "exit_code", "supervisor", "forward",
+            "pidfile", "keep_stderr", "on_end", "restart_unresponsive",
         ]
     )]
     pub(crate) exec: bool,
@@ -84,11 +84,15 @@ pub(crate) struct Run {
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::parse_forward)]
     pub(crate) forward: Forward,
     /// Also hold the gateway.lock of this directory, so that older programs stay away
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "older")]
     pub(crate) legacy_home: Option<PathBuf>,
+    /// The same, and keep gateway_state.json and gateway.heartbeat there as CMD sets its status,
+    /// for programs that still read them
+    #[arg(long, value_name = "DIR", group = "older")]
+    pub(crate) mirror: Option<PathBuf>,
     /// Words in the process list by which newer versions of the older gateway recognise this run;
     /// added automatically
-    #[arg(long, value_name = "WORD", num_args = 1..=3, requires = "legacy_home")]
+    #[arg(long, value_name = "WORD", num_args = 1..=3, requires = "older")]
     pub(crate) known_as: Vec<OsString>,
     /// Exit code if the start is refused [default: 75]
     #[arg(short = 'E', value_name = "CODE")]

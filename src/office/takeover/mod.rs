@@ -11,6 +11,7 @@
 //! it is for.
 
 mod all;
+mod announced;
 pub(crate) mod carry_out;
 mod left_behind;
 pub(crate) mod locks;

@@ -8,6 +8,7 @@ use crate::claim::sweep::Force;
 use crate::clock::Deadline;
 use crate::liveness::{AliveReason, Observed, Ruling};
 use crate::office::takeover::TakeoverTarget;
+use crate::office::takeover::announced::{Announced, READ_WITHIN};
 use crate::owner::{judgement, older};
 use crate::patience::with_budget;
 use crate::process::descendants::LeftOver;
@@ -30,9 +31,6 @@ const RUN_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Between two times that a caller is asked while an owner is given the time to end.
 const GOES_ON_LOOK: Duration = Duration::from_millis(50);
-
-/// How long the store may delay a look; what it does not say, the kernel says.
-const READ_WITHIN: Duration = Duration::from_millis(100);
 
 /// What may be done to an owner that does not end in its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +73,8 @@ pub(crate) struct Pursuit<'a> {
     child: Option<Proven>,
     until: Deadline,
     children: Vec<LeftOver>,
+    /// To an older gateway.
+    announced: Option<Announced>,
 }
 
 impl<'a> Pursuit<'a> {
@@ -113,15 +113,19 @@ impl<'a> Pursuit<'a> {
                 .extend(more.into_iter().filter(|it| !children.contains(it)).collect::<Vec<_>>());
         }
         let has_let_go = matches!(judged.ruling, Ruling::Dead(_)) || has_ended(inner, record);
+        let mut announced = None;
         if asking == Asking::Ask
             // Whoever has let go in this instant, and lives on, is nobody's gateway.
             && !has_let_go
             && let Ok(proven) = &owner
-            && let Err(error) = proven.ask_to_end()
         {
-            tracing::debug!(pid = proven.pid(), %error, "the owner could not be asked by a signal");
-            if error.kind() == std::io::ErrorKind::PermissionDenied {
-                owner = Err(Unproven::Denied(error.to_string()));
+            announced = Announced::to(inner, record, proven);
+            if let Err(error) = proven.ask_to_end() {
+                let pid = proven.pid();
+                tracing::debug!(pid, %error, "the owner could not be asked by a signal");
+                if error.kind() == std::io::ErrorKind::PermissionDenied {
+                    owner = Err(Unproven::Denied(error.to_string()));
+                }
             }
         }
         let budget = match &owner {
@@ -136,7 +140,7 @@ impl<'a> Pursuit<'a> {
             Err(_) => budget.saturating_add(grace).max(LOOKS_WITHIN),
         };
         let until = Deadline::after(budget);
-        Self { inner, record, wanted, owner, child, until, children }
+        Self { inner, record, wanted, owner, child, until, children, announced }
     }
 
     /// Waits for its end, and escalates.
@@ -146,6 +150,9 @@ impl<'a> Pursuit<'a> {
             // How it ended is known once its parent has collected it.
             let now_ms = self.inner.clock().wall_ms();
             self.inner.witnessed.watch(self.record.id, owner.handle(), now_ms);
+        }
+        if let (Pursued::Over { .. }, Some(announced)) = (&pursued, &self.announced) {
+            announced.withdraw();
         }
         pursued
     }

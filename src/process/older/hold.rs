@@ -3,7 +3,7 @@
 //!
 //! A `run --legacy-home` releases that lock before its tenure, or the next claim would meet it as
 //! an older gateway. `gateway_state.json` says `starting`, `running` and `stopped` of the run, in
-//! the place of what the last gateway left.
+//! the place of what the last gateway left; a run that mirrors shows there what its command says.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,8 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use crate::clock::{Deadline, now_ms};
 use crate::liveness::AnchorState;
 use crate::names::Secret;
@@ -21,8 +19,10 @@ use crate::process::command_line::{mask, redact};
 use crate::process::observer::Observer;
 use crate::process::older::lock::{forget_own, note_own, probe, whoever_holds};
 use crate::process::older::marker_file::{EXPIRED, MarkerFile};
-use crate::process::older::wire::{HoldingRun, PidRecord, python_time, recognised};
-use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, marker_file};
+use crate::process::older::said::Said;
+use crate::process::older::wire::{HoldingRun, PidRecord, recognised};
+use crate::process::older::write::{SCRATCH, scratch, write_whole};
+use crate::process::older::{LOCK_FILE, PID_FILE, STATUS_FILE, beat, marker_file};
 use crate::sys::{FileFacts, FileId, Sharing, StartTimeUnit};
 use crate::{Error, ErrorKind, Result, state, sys};
 
@@ -31,9 +31,6 @@ use crate::{Error, ErrorKind, Result, state, sys};
 const ATTEMPTS: usize = 25;
 
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
-
-/// What the names of files begin with that are to be renamed.
-const SCRATCH: &str = ".incumbent-";
 
 /// What is written to see whether there is room for a record.
 const SCRATCH_LENGTH: usize = 4096;
@@ -50,6 +47,8 @@ pub(crate) struct Hold {
     is_restored: bool,
     /// The last look failed, and that was said.
     is_failing: bool,
+    /// What the gateway was last shown to say.
+    shown: Option<Said>,
 }
 
 #[derive(Debug)]
@@ -99,7 +98,8 @@ impl Hold {
         let record = PidRecord { pid: observer.pid, start_time, argv, owner: Some(owner) };
         let Some(locked) = lock_and_write(directory, &record)? else { return Ok(None) };
         let directory = directory.to_owned();
-        let hold = Self { directory, record, locked, is_restored: false, is_failing: false };
+        let hold =
+            Self { directory, record, locked, is_restored: false, is_failing: false, shown: None };
         hold.say(state::STARTING);
         Ok(Some(hold))
     }
@@ -107,13 +107,40 @@ impl Hold {
     /// Says the state of the gateway in the place of what the last one left there. Information: no
     /// gateway stays away for want of it.
     pub(crate) fn say(&self, state: &str) {
-        let mut document = self.record.to_json();
-        document["gateway_state"] = state.into();
-        document["exit_reason"] = Value::Null;
-        document["restart_requested"] = false.into();
-        document["active_agents"] = 0.into();
-        document["platforms"] = json!({});
-        document["updated_at"] = python_time(now_ms()).into();
+        self.write_status(&Said::state_alone(state, now_ms()));
+    }
+
+    /// Shows what the gateway says, if that is not what the file has: it may have been removed.
+    pub(crate) fn show(&mut self, said: Said) {
+        let is_there = || self.names_us(STATUS_FILE);
+        if self.shown.as_ref() != Some(&said) || !is_there() {
+            self.write_status(&said);
+            self.shown = Some(said);
+        }
+    }
+
+    /// Shows when the gateway last gave a sign of life.
+    pub(crate) fn show_heartbeat(&self, at_ms: i64) {
+        if let Err(error) = beat::show(&self.directory, at_ms) {
+            tracing::debug!(%error, "older programs read an older heartbeat");
+        }
+    }
+
+    /// The state at the end. What it said of its platforms, and why it ends, stays.
+    fn show_end(&self) {
+        match &self.shown {
+            Some(shown) if state::is_final(&shown.state) => self.write_status(shown),
+            Some(shown) => self.write_status(&Said {
+                state: state::STOPPED.to_owned(),
+                updated_at_ms: now_ms(),
+                ..shown.clone()
+            }),
+            None => self.say(state::STOPPED),
+        }
+    }
+
+    fn write_status(&self, said: &Said) {
+        let document = said.document(&self.record);
         if let Err(error) = write_whole(&self.directory, STATUS_FILE, &document.to_string()) {
             tracing::debug!(%error, "older programs read the state of the last gateway");
         }
@@ -395,29 +422,13 @@ fn check_overwritable(file: &File, directory: &Path, path: &Path) -> Result<()> 
         .with_hint("find out who has put it there, and move it away"))
 }
 
-/// Writes a file as a whole: nobody reads half of it.
-pub(crate) fn write_whole(directory: &Path, name: &str, text: &str) -> Result<()> {
-    let path = directory.join(name);
-    let failed = |error: std::io::Error| Error::io("write", &path, error);
-    let mut scratch = scratch(directory).map_err(failed)?;
-    scratch.write_all(text.as_bytes()).map_err(failed)?;
-    sys::give_to_owner_of_directory(scratch.as_file(), scratch.path()).map_err(failed)?;
-    sys::rename_beside(&scratch.into_temp_path(), &path).map_err(failed)
-}
-
-/// A file that is to be renamed: 0600, and gone if it is not. Made by us, so that an error is the
-/// system's, and names no file that nobody has asked for.
-pub(crate) fn scratch(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new().prefix(SCRATCH).make_in(directory, sys::create_anchor_file)
-}
-
 impl Drop for Hold {
     fn drop(&mut self) {
         if self.locked.creator_pid != std::process::id() {
             return;
         }
         if self.names_us(STATUS_FILE) {
-            self.say(state::STOPPED);
+            self.show_end();
         }
         let path = self.directory.join(PID_FILE);
         if self.names_us(PID_FILE)

@@ -1,8 +1,9 @@
-//! The two marker files: a takeover or a stop that an older program announces.
+//! The two marker files: a takeover or a stop that an older program announces, or that is announced
+//! to one.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::names::MarkerName;
 use crate::process::older::wire::{PidRecord, Unusable};
@@ -40,6 +41,33 @@ pub(crate) fn all(home: &Path) -> Result<Vec<(PathBuf, Result<MarkerFile, Unusab
         Ok((path, said))
     };
     MARKER_FILES.iter().map(read).collect()
+}
+
+/// The file of a marker of this name that is for `target`, and what stands in it; `None` for a name
+/// that the older program does not know.
+pub(crate) fn document(
+    name: &MarkerName,
+    target: &PidRecord,
+    by: Option<sys::Pid>,
+    written_at_ms: i64,
+) -> Option<(&'static str, Value)> {
+    let (file, _) = MARKER_FILES.iter().find(|(_, known)| *known == name.as_str())?;
+    let writer = if name.as_str() == MarkerName::TAKEOVER { "replacer_pid" } else { "stopper_pid" };
+    let document = json!({
+        "target_pid": target.pid,
+        "target_start_time": target.start_time,
+        writer: by,
+        "written_at": wire::python_time(written_at_ms),
+    });
+    Some((file, document))
+}
+
+/// Removes what was announced to `target`, which has ended without it.
+pub(crate) fn withdraw(home: &Path, target: &PidRecord) {
+    let files = all(home).unwrap_or_default().into_iter().filter_map(|(_, said)| said.ok());
+    files
+        .filter(|said| (said.target.pid, said.target.start_time) == (target.pid, target.start_time))
+        .for_each(|said| said.consume());
 }
 
 impl MarkerFile {

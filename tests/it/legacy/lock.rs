@@ -113,13 +113,15 @@ fn a_lock_file_that_was_removed_is_made_anew_or_the_office_is_lost() {
 }
 
 /// `run --replace` and `stop` work on an older gateway as on any holder: asked by a signal on its
-/// proven process, waited for, and nobody else gets in between.
+/// proven process, waited for, and nobody else gets in between. Symptom: it took that for a signal
+/// that nobody meant, exited with 1, and its supervisor started it again.
 #[test]
 fn an_older_gateway_is_replaced_and_stopped() {
     let Some(sandbox) = Sandbox::with_python() else { return };
     let older = Older::new(&sandbox);
     let mut gateway = older.gateway();
     let run = sandbox.hold(&["--replace", "--legacy-home", older.home()]);
+    assert_eq!(gateway.line(), "was told by .gateway-takeover.json");
     gateway.wait(LIMIT);
     assert_eq!(older.running(), run.pid().to_string());
     run.end().assert_code(0);
@@ -130,9 +132,17 @@ fn an_older_gateway_is_replaced_and_stopped() {
     let mut gateway = older.gateway();
     older.refused();
     sandbox.cli(["stop"]).assert_code(0);
+    assert_eq!(gateway.line(), "was told by .gateway-planned-stop.json");
     gateway.wait(LIMIT);
     let history = sandbox.history();
     assert_eq!(history[0]["end_reason"], "planned_stop", "{history:#?}");
+
+    // Where it was killed, what it was told does not stay for whoever gets its pid.
+    let gateway = older.gateway();
+    older.refused();
+    gateway.signal(Signal::STOP);
+    sandbox.cli(["stop", "--force", "--timeout", "50ms"]).assert_code(0);
+    assert!(!older.file(".gateway-planned-stop.json").exists());
     sandbox.cli(["run", "--no-backoff", "--", "true"]).assert_code(0);
 }
 

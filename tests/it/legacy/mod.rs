@@ -7,3 +7,4 @@ mod gateways;
 mod import;
 mod library;
 mod lock;
+mod mirror;

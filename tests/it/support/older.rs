@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::{LIMIT, Process, Run, Sandbox, has, skipped};
 
 /// Does with the files what the older program does: `gateway` takes the lock (or says `refused`),
-/// writes its two records and lives until its standard input is closed or it is asked to end;
+/// writes its two records and lives until its standard input is closed or it is asked to end, and
+/// says by which file it was told before that this is no crash;
 /// `running` looks for a running one and cleans up after a dead one; `attempts` looks whether the
 /// lock is held again and again, until its standard input is closed, and counts how often it seemed
 /// to be. `gateway --leak` starts something that keeps the lock, and says its pid as well; `polls`
@@ -106,7 +107,13 @@ def gateway(home, argv):
     descriptor = os.open(pid_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     os.write(descriptor, json.dumps(record(argv)).encode())
     os.close(descriptor)
-    def leave(*_):
+    def leave(asked=None, *_):
+        for name in (".gateway-takeover.json", ".gateway-planned-stop.json") if asked else ():
+            found = read_record(os.path.join(home, name))
+            target = found and (found["target_pid"], found["target_start_time"])
+            if target == (os.getpid(), start_time(os.getpid())):
+                os.unlink(os.path.join(home, name))
+                print("was told by", name, flush=True)
         os.unlink(pid_file)
         os._exit(0)
     signal.signal(signal.SIGTERM, leave)
