@@ -146,7 +146,7 @@ mod tests {
             reads(first + 2, 0, how);
         }
         other.execute_batch(INSERT).unwrap();
-        reads(first + 3, 1, "after the WAL was begun anew");
+        reads(first + 3, 1, "after the WAL was emptied");
         store.inner.close_connections();
         reads(first + 3, 1, "all connections were closed");
     }
